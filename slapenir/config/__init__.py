@@ -1,0 +1,1 @@
+"""The configuration file: its shape, its checks, and swapping it while running."""

@@ -1,0 +1,1 @@
+"""Real secrets, their placeholders, and the surfaces where one becomes the other."""

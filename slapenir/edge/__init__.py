@@ -1,0 +1,1 @@
+"""Twisted I/O: the only place that executes commands."""

@@ -1,0 +1,215 @@
+"""The closed catalogue of events: what audit, access log, metrics and diagnostics are fed from.
+
+Every event is a frozen value.  None carries a secret, a body or a query string.  docs/events.rst
+documents each by its class name; tests/test_structure.py holds code, sinks and page together.
+Times are seconds; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from slapenir.names import Action, Form, Outcome, Place, Reason, Side, Stage
+
+
+@attrs.frozen(slots=True)
+class Who:
+    """Whose connection it is: shared by all events of one client connection.
+
+    ``connection`` is unique within a process, ``peer`` is ``address:port``.
+    """
+
+    connection: int
+    listener: str
+    identity: str
+    peer: str
+
+
+@attrs.frozen(slots=True)
+class CredentialUse:
+    """One credential put on one surface (``header:authorization``, ``query:key``, ``body``)."""
+
+    credential: str
+    surface: str
+
+
+@attrs.frozen(slots=True)
+class Finding:
+    """A placeholder or a real secret found where it must not be.
+
+    ``owner`` is the identity a placeholder was made for; empty for a real secret.
+    """
+
+    credential: str
+    form: Form
+    place: Place
+    owner: str = ""
+
+
+@attrs.frozen(slots=True)
+class Decided:
+    """The policy, or a check that stands beside it, decided: the audit record.
+
+    ``authority`` is ``host:port``; ``path`` has no query and is empty where the head held a
+    secret.  ``rule`` is empty where no rule was involved.  ``address`` is set at the address
+    stage.  ``finding`` says what was found for HONEYTOKEN and SECRET_IN_REQUEST.
+    """
+
+    who: Who
+    exchange: int
+    stage: Stage
+    action: Action
+    reason: Reason
+    rule: str = ""
+    scheme: str = ""
+    authority: str = ""
+    method: str = ""
+    path: str = ""
+    credentials: tuple[CredentialUse, ...] = ()
+    finding: Finding | None = None
+    address: str = ""
+
+
+@attrs.frozen(slots=True)
+class Sanitized:
+    """A secret was overwritten ``count`` times in a response."""
+
+    who: Who
+    exchange: int
+    credential: str
+    form: Form
+    place: Place
+    count: int
+
+
+@attrs.frozen(slots=True)
+class ExchangeFinished:
+    """One exchange ended: the access record.  ``status`` is what the client was sent, or 0."""
+
+    who: Who
+    exchange: int
+    outcome: Outcome
+    rule: str
+    method: str
+    scheme: str
+    authority: str
+    path: str
+    status: int
+    request_bytes: int
+    response_bytes: int
+    seconds: float
+    detail: str = ""
+
+
+@attrs.frozen(slots=True)
+class ConnectionOpened:
+    """A client connected."""
+
+    who: Who
+
+
+@attrs.frozen(slots=True)
+class ConnectionClosed:
+    """A client's connection is gone."""
+
+    who: Who
+
+
+@attrs.frozen(slots=True)
+class ConnectionRefused:
+    """A client was turned away at accept because ``limit`` was reached."""
+
+    who: Who
+    limit: str
+
+
+@attrs.frozen(slots=True)
+class OriginOpened:
+    """A connection to an origin was established."""
+
+    authority: str
+    address: str
+
+
+@attrs.frozen(slots=True)
+class OriginClosed:
+    """A connection to an origin is gone."""
+
+    authority: str
+    address: str
+
+
+@attrs.frozen(slots=True)
+class TlsHandshake:
+    """A TLS handshake ended; ``error`` is empty when it succeeded."""
+
+    side: Side
+    authority: str
+    seconds: float
+    error: str = ""
+
+
+@attrs.frozen(slots=True)
+class InternalError:
+    """An unexpected exception aborted something.  ``kind`` is the exception's class name."""
+
+    where: str
+    kind: str
+
+
+@attrs.frozen(slots=True)
+class AuditFailed:
+    """An audit record could not be written; what it would have allowed was refused."""
+
+    error: str
+
+
+@attrs.frozen(slots=True)
+class GatewayReady:
+    """The gateway accepts connections."""
+
+    version: str
+    listeners: tuple[str, ...]
+
+
+@attrs.frozen(slots=True)
+class GatewayStopping:
+    """The gateway drains; what is left after ``deadline`` seconds is cut."""
+
+    deadline: float
+
+
+@attrs.frozen(slots=True)
+class Reloaded:
+    """A reload was asked for.  With ``error`` set the old configuration stays in force."""
+
+    error: str = ""
+
+
+@attrs.frozen(slots=True)
+class CertificateLoaded:
+    """A certificate is in use; ``not_after`` is its expiry in Unix seconds."""
+
+    certificate: str
+    not_after: float
+
+
+Event: TypeAlias = (
+    Decided
+    | Sanitized
+    | ExchangeFinished
+    | ConnectionOpened
+    | ConnectionClosed
+    | ConnectionRefused
+    | OriginOpened
+    | OriginClosed
+    | TlsHandshake
+    | InternalError
+    | AuditFailed
+    | GatewayReady
+    | GatewayStopping
+    | Reloaded
+    | CertificateLoaded
+)

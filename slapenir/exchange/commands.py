@@ -1,0 +1,107 @@
+"""What a session asks of the edge; executed in order, and by the edge only."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from slapenir.events import Event, Who
+from slapenir.exchange.inputs import Timer
+from slapenir.names import Authority
+
+
+@attrs.frozen(slots=True)
+class PoolKey:
+    """Which idle origin connections may serve a request: all parts must be equal."""
+
+    identity: str
+    authority: Authority
+    tls: bool
+    credentials: tuple[str, ...]
+
+
+@attrs.frozen(slots=True)
+class Dial:
+    """Get a connection to ``authority``; answered by Dialled or DialFailed, maybe at once.
+
+    With ``pool`` an idle connection of that key may be given unless ``fresh``; without it the
+    connection is new and never pooled.  ``tls`` asks for TLS verified for the authority's host.
+    Resolving, judging each address and auditing that judgement are the edge's part.
+    """
+
+    connection: int
+    authority: Authority
+    tls: bool
+    who: Who
+    exchange: int
+    pool: PoolKey | None = None
+    fresh: bool = False
+
+
+@attrs.frozen(slots=True)
+class Send:
+    """Write bytes; the edge never refuses and reports WriteFull when its buffer is full."""
+
+    connection: int
+    data: bytes
+
+
+@attrs.frozen(slots=True)
+class StartTLS:
+    """Be the TLS server on the client's connection with a leaf for ``host``.
+
+    ``received`` holds bytes already read (the ClientHello): they go into TLS first.
+    """
+
+    host: str
+    received: bytes
+
+
+@attrs.frozen(slots=True)
+class Close:
+    """Flush what was sent, then close in an orderly way (TLS close_notify, FIN)."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class CloseWrite:
+    """Flush, then send FIN on a plain TCP connection (tunnels only; never under TLS)."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class Abort:
+    """Drop the connection at once (RST)."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class Release:
+    """Give an origin connection back to the pool: its response is complete, nothing is left."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class SetTimer:
+    """Set a deadline ``seconds`` from now, replacing the same timer; None clears it."""
+
+    timer: Timer
+    seconds: float | None
+
+
+@attrs.frozen(slots=True)
+class Emit:
+    """Publish an event.  When an audit record cannot be written the edge executes nothing more
+    of the list, answers 503 if nothing was sent yet, and drops the connection."""
+
+    event: Event
+
+
+Command: TypeAlias = (
+    Dial | Send | StartTLS | Close | CloseWrite | Abort | Release | SetTimer | Emit
+)

@@ -1,0 +1,123 @@
+"""What can happen to a session.  Connection 0 is the client's; others were named by a Dial."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+import attrs
+
+CLIENT = 0
+
+
+class Timer(Enum):
+    """The deadlines of a session; at most one of each is set."""
+
+    HEAD = "head"
+    IDLE = "idle"
+    HANDSHAKE = "handshake"
+    DIAL = "dial"
+    BODY = "body"
+    RESPONSE = "response"
+    PROGRESS = "progress"
+    TUNNEL = "tunnel"
+    CLOSE = "close"
+
+
+class DialFailure(Enum):
+    """Why no usable connection to the origin came about."""
+
+    ADDRESS_DENIED = "address_denied"
+    UNRESOLVABLE = "unresolvable"
+    RESOLVER_TIMEOUT = "resolver_timeout"
+    REFUSED = "refused"
+    TIMED_OUT = "timed_out"
+    TLS_UNTRUSTED = "tls_untrusted"
+    TLS_FAILED = "tls_failed"
+    LIMIT = "limit"
+    INTERNAL = "internal"
+
+
+@attrs.frozen(slots=True)
+class BytesReceived:
+    """Bytes of the connection's top layer: plaintext once TLS is up.  Never empty."""
+
+    connection: int
+    data: bytes
+
+
+@attrs.frozen(slots=True)
+class Dialled:
+    """The Dial of this connection succeeded: TLS is up and the name was verified if asked for.
+
+    ``reused`` says that it came from the pool and has carried a request before.
+    """
+
+    connection: int
+    address: str
+    reused: bool
+
+
+@attrs.frozen(slots=True)
+class DialFailed:
+    """The Dial of this connection failed; the connection does not exist."""
+
+    connection: int
+    failure: DialFailure
+
+
+@attrs.frozen(slots=True)
+class HandshakeDone:
+    """The client's TLS is up."""
+
+
+@attrs.frozen(slots=True)
+class PeerClosed:
+    """The connection is gone or its peer will send no more.
+
+    ``clean`` means a TCP FIN, after a TLS close_notify where there is TLS.  ``half`` means the
+    other direction still works (plain TCP only).
+    """
+
+    connection: int
+    clean: bool
+    half: bool = False
+
+
+@attrs.frozen(slots=True)
+class WriteFull:
+    """The connection's send buffer is over its mark."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class WriteReady:
+    """The connection's send buffer is empty again."""
+
+    connection: int
+
+
+@attrs.frozen(slots=True)
+class TimerFired:
+    """A deadline passed."""
+
+    timer: Timer
+
+
+@attrs.frozen(slots=True)
+class Drain:
+    """The gateway stops: finish the exchange under way, then close."""
+
+
+Input: TypeAlias = (
+    BytesReceived
+    | Dialled
+    | DialFailed
+    | HandshakeDone
+    | PeerClosed
+    | WriteFull
+    | WriteReady
+    | TimerFired
+    | Drain
+)

@@ -1,0 +1,227 @@
+"""The vocabulary: enumerations, authorities and canonical host names.
+
+A host is made canonical once, here, and every later step (policy, dial, SNI, leaf, pool key,
+label) uses that form.  Host syntax is that of RFC 9110 (4.2) and RFC 3986 (3.2.2), narrowed to
+what can be judged: dotted-quad IPv4, bracketed IPv6 without zone, or an ASCII DNS name
+(RFC 1123, with ``_`` allowed, as in ``_dmarc``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from enum import Enum
+
+import attrs
+
+from slapenir.errors import AuthorityError
+
+
+class Scheme(Enum):
+    """How an origin is spoken to."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+    @property
+    def port(self) -> int:
+        """The scheme's default port (RFC 9110, 4.2.1 and 4.2.2)."""
+        return 443 if self is Scheme.HTTPS else 80
+
+
+class Action(Enum):
+    """What a decision lets happen."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    PASSTHROUGH = "passthrough"
+
+
+class Stage(Enum):
+    """Where a decision was made."""
+
+    CONNECT = "connect"
+    REQUEST = "request"
+    ADDRESS = "address"
+
+
+class Side(Enum):
+    """Which connection of an exchange is meant."""
+
+    CLIENT = "client"
+    ORIGIN = "origin"
+
+
+class Place(Enum):
+    """Where in a message something was found."""
+
+    HEAD = "head"
+    BODY = "body"
+    TRAILERS = "trailers"
+
+
+class Form(Enum):
+    """How a secret was written where it was found."""
+
+    RAW = "raw"
+    BASE64 = "base64"
+    BASE64URL = "base64url"
+    HEX = "hex"
+    PERCENT = "percent"
+    JSON = "json"
+    UTF16 = "utf16"
+    BASIC = "basic"
+
+
+class Outcome(Enum):
+    """How an exchange ended; exactly one for each."""
+
+    COMPLETED = "completed"
+    DENIED = "denied"
+    CLIENT_ABORTED = "client_aborted"
+    ORIGIN_ABORTED = "origin_aborted"
+    ORIGIN_UNREACHABLE = "origin_unreachable"
+    PROTOCOL_ERROR = "protocol_error"
+    TIMED_OUT = "timed_out"
+    TOO_LARGE = "too_large"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Reason(Enum):
+    """Why a decision is what it is.  The value goes into audit records and denials."""
+
+    RULE = "rule"
+    NO_RULE = "no_rule"
+    DENY_RULE = "deny_rule"
+    AUTHORITY_MISMATCH = "authority_mismatch"
+    SNI_MISMATCH = "sni_mismatch"
+    SCHEME_MISMATCH = "scheme_mismatch"
+    METHOD_REFUSED = "method_refused"
+    PATH_REFUSED = "path_refused"
+    ADDRESS_PUBLIC = "address_public"
+    ADDRESS_PERMITTED = "address_permitted"
+    ADDRESS_SPECIAL = "address_special_purpose"
+    ADDRESS_METADATA = "address_metadata"
+    ADDRESS_OWN_LISTENER = "address_own_listener"
+    HONEYTOKEN = "honeytoken"
+    SECRET_IN_REQUEST = "secret_in_request"  # noqa: S105 - a reason's name, not a secret
+    UPGRADE_UNSUPPORTED = "upgrade_unsupported"
+    CODING_UNSUPPORTED = "coding_unsupported"
+    NOT_TLS = "not_tls"
+    CLIENT_HELLO_REFUSED = "client_hello_refused"
+    LIMIT = "limit"
+
+
+@attrs.frozen(slots=True)
+class Authority:
+    """A canonical host (no brackets, lower case, no trailing dot) and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def is_ip(self) -> bool:
+        """Whether the host is an IP address and not a name."""
+        return ":" in self.host or is_ipv4(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def header(self, scheme: Scheme) -> bytes:
+        """Return the Host header value for this authority: the default port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == scheme.port else f"{host}:{self.port}").encode("ascii")
+
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_PORT = re.compile(rb"[0-9]{1,5}")
+_IPV4 = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}", re.ASCII)
+_NUMBERISH = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.ASCII)
+
+
+def is_ipv4(host: str) -> bool:
+    """Whether ``host`` is a dotted quad without leading zeros."""
+    return _IPV4.fullmatch(host) is not None and all(int(p) < 256 for p in host.split("."))
+
+
+def canonical_host(raw: bytes) -> str:
+    """Return the one form of a host, or raise AuthorityError.
+
+    Bracketed IPv6 comes back compressed and without brackets; a name in lower case without its
+    trailing dot.  Numbers that some resolvers take for addresses (``127.1``, ``0x7f000001``,
+    ``2130706433``, ``0177.0.0.1``) are refused: they are neither a name nor a dotted quad.
+    """
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise AuthorityError("the host is not ASCII") from None
+    if text[:1] == "[":
+        if text[-1:] != "]" or "%" in text:
+            raise AuthorityError("the host is not an IPv6 address in brackets")
+        try:
+            return str(ipaddress.IPv6Address(text[1:-1]))
+        except ValueError:
+            raise AuthorityError("the host is not an IPv6 address in brackets") from None
+    text = text.lower()
+    if text[-1:] == ".":
+        text = text[:-1]
+    if is_ipv4(text):
+        return text
+    labels = text.split(".")
+    if not text or len(text) > 253:
+        raise AuthorityError("the host is empty or longer than 253 bytes")
+    for label in labels:
+        if _LABEL.fullmatch(label) is None:
+            raise AuthorityError("the host has a label that is not a DNS label")
+        if label.startswith("xn--"):
+            _check_a_label(label)
+    if _NUMBERISH.fullmatch(labels[-1]) is not None:
+        raise AuthorityError("the host looks like a number and is not a dotted quad")
+    return text
+
+
+def _check_a_label(label: str) -> None:
+    """Refuse an ``xn--`` label that is not valid punycode for non-ASCII text (RFC 5891, 4.4)."""
+    try:
+        decoded = label[4:].encode("ascii").decode("punycode")
+        again = decoded.encode("punycode").decode("ascii")
+    except (UnicodeError, ValueError, OverflowError):
+        raise AuthorityError("the host has a label that is not punycode") from None
+    if decoded.isascii() or again != label[4:] or any(ord(c) in (0x200C, 0x200D) for c in decoded):
+        raise AuthorityError("the host has a label that is not punycode")
+
+
+def parse_port(raw: bytes) -> int:
+    """Return a port from 1 to 65535 written in plain digits, or raise AuthorityError."""
+    if _PORT.fullmatch(raw) is None or (raw[:1] == b"0"):
+        raise AuthorityError("the port is not a number from 1 to 65535")
+    port = int(raw)
+    if not 1 <= port <= 65535:
+        raise AuthorityError("the port is not a number from 1 to 65535")
+    return port
+
+
+def parse_authority(raw: bytes, default_port: int | None) -> Authority:
+    """Return the authority written as ``host[:port]``, or raise AuthorityError.
+
+    With ``default_port`` None the port must be written (CONNECT, RFC 9110, 9.3.6).  Userinfo is
+    refused: it has no meaning here and hides hosts (RFC 9110, 4.2.4).
+    """
+    if raw[:1] == b"[":
+        end = raw.find(b"]") + 1
+        if end == 0:
+            raise AuthorityError("the host is not an IPv6 address in brackets")
+        host, tail = raw[:end], raw[end:]
+        if tail and tail[:1] != b":":
+            raise AuthorityError("the authority has bytes after the host")
+        has_port, port = bool(tail), tail[1:]
+    else:
+        host, colon, port = raw.partition(b":")
+        has_port = bool(colon)
+    if b"@" in raw:
+        raise AuthorityError("the authority has userinfo")
+    if not has_port:
+        if default_port is None:
+            raise AuthorityError("the authority has no port")
+        return Authority(canonical_host(host), default_port)
+    return Authority(canonical_host(host), parse_port(port))

@@ -1,0 +1,1 @@
+"""Sinks for events: audit, access log, metrics, diagnostics."""

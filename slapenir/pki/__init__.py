@@ -1,0 +1,1 @@
+"""The interception authority and the leaves it signs."""

@@ -1,0 +1,1 @@
+"""What may go where: pure and total, no I/O, no clock, no secrets."""

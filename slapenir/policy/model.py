@@ -1,0 +1,70 @@
+"""Rules, facts and decisions."""
+
+from __future__ import annotations
+
+import attrs
+
+from slapenir.names import Action, Authority, Reason, Scheme, Stage
+
+
+@attrs.frozen(slots=True)
+class Rule:
+    """One ``[[rule]]``, checked and canonical.
+
+    ``hosts`` are canonical hosts or ``*.`` and a canonical host; ``identities`` are exact names
+    or ``*``; ``methods`` exact and case-sensitive, empty for any; ``paths`` globs where ``*`` is
+    any run of bytes, empty for any; ``ports`` never empty.
+    """
+
+    id: str
+    identities: tuple[str, ...]
+    hosts: tuple[str, ...]
+    scheme: Scheme = Scheme.HTTPS
+    ports: tuple[int, ...] = (443,)
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
+    action: Action = Action.ALLOW
+
+
+@attrs.frozen(slots=True)
+class ConnectFacts:
+    """What is known at a CONNECT."""
+
+    identity: str
+    authority: Authority
+
+
+@attrs.frozen(slots=True)
+class RequestFacts:
+    """What is known at a request.  ``path`` is the path without the query, as it will be sent.
+
+    ``tunnel`` is the CONNECT authority the request came through, None for absolute-form.
+    ``host`` is the Host header's authority.  ``sni`` is the name in the ClientHello, None when
+    absent or no TLS.
+    """
+
+    identity: str
+    scheme: Scheme
+    authority: Authority
+    host: Authority
+    method: str
+    path: str
+    tunnel: Authority | None = None
+    sni: str | None = None
+
+
+@attrs.frozen(slots=True)
+class Decision:
+    """The policy's answer; made once and carried along."""
+
+    stage: Stage
+    action: Action
+    reason: Reason
+    rule: str = ""
+    credentials: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether anything but a refusal was decided."""
+        return self.action is not Action.DENY

@@ -1,0 +1,1 @@
+"""Bytes to messages and back.  Nothing here knows policy, secrets or sockets."""
