@@ -54,7 +54,8 @@ class Decided:
 
     ``authority`` is ``host:port``; ``path`` has no query and is empty where the head held a
     secret.  ``rule`` is empty where no rule was involved.  ``address`` is set at the address
-    stage.  ``finding`` says what was found for HONEYTOKEN and SECRET_IN_REQUEST.
+    stage.  ``finding`` says what was found for HONEYTOKEN and SECRET_IN_REQUEST.  ``detail`` is
+    a fixed phrase, such as what made a head malformed.
     """
 
     who: Who
@@ -70,6 +71,7 @@ class Decided:
     credentials: tuple[CredentialUse, ...] = ()
     finding: Finding | None = None
     address: str = ""
+    detail: str = ""
 
 
 @attrs.frozen(slots=True)

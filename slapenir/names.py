@@ -110,6 +110,8 @@ class Reason(Enum):
     NOT_TLS = "not_tls"
     CLIENT_HELLO_REFUSED = "client_hello_refused"
     LIMIT = "limit"
+    PROTOCOL_ERROR = "protocol_error"
+    BODY_TOO_LARGE = "body_too_large"
 
 
 @attrs.frozen(slots=True)

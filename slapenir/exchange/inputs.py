@@ -39,6 +39,11 @@ class DialFailure(Enum):
 
 
 @attrs.frozen(slots=True)
+class Opened:
+    """The client's connection is there: the first input of every session."""
+
+
+@attrs.frozen(slots=True)
 class BytesReceived:
     """Bytes of the connection's top layer: plaintext once TLS is up.  Never empty."""
 
@@ -111,7 +116,8 @@ class Drain:
 
 
 Input: TypeAlias = (
-    BytesReceived
+    Opened
+    | BytesReceived
     | Dialled
     | DialFailed
     | HandshakeDone
