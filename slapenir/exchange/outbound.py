@@ -1,0 +1,170 @@
+"""The request on its way out: its head injected and scanned, its body scanned and swapped.
+
+Order matters.  What the agent wrote is scanned before anything real is put in, so a real secret
+in the request can only be one that the agent has learnt; bytes are released to the origin only
+when no live prefix of a pattern is among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from slapenir.credentials.inject import Injection
+from slapenir.errors import CodingError
+from slapenir.events import Finding
+from slapenir.exchange.forward import request_fields
+from slapenir.exchange.terms import Terms
+from slapenir.names import Authority, Place, Reason, Scheme
+from slapenir.scan.codings import Decoder, parse_codings
+from slapenir.scan.engine import Match
+from slapenir.scan.rewrite import Detector, Swapper
+from slapenir.wire.headers import values
+from slapenir.wire.messages import Framing, HeaderList, RequestHead
+
+# Coded bytes that may wait for decoded text; more than this and the coding is refused.
+_LATE_BOUND = 1 << 20
+
+
+@attrs.frozen(slots=True)
+class Refusal:
+    """Why a request must not go out."""
+
+    reason: Reason
+    finding: Finding | None = None
+
+
+def finding_for(terms: Terms, match: Match, place: Place) -> Refusal:
+    """Return the refusal for a pattern found in a request."""
+    pattern = terms.request.patterns[match.pattern]
+    watched = terms.watched[pattern.owner]
+    reason = Reason.HONEYTOKEN if watched.identity else Reason.SECRET_IN_REQUEST
+    return Refusal(reason, Finding(watched.credential, pattern.form, place, watched.identity))
+
+
+def scan_head(terms: Terms, view: bytes) -> Refusal | None:
+    """Return the refusal for the first pattern in what the agent wrote, or None."""
+    matches = terms.request.scan(view)
+    return finding_for(terms, matches[0], Place.HEAD) if matches else None
+
+
+def inject_head(
+    terms: Terms,
+    identity: str,
+    head: RequestHead,
+    target: bytes,
+    authority: Authority,
+    scheme: Scheme,
+    credentials: tuple[str, ...],
+) -> Injection:
+    """Return the target and fields to send, with the rule's credentials on their surfaces."""
+    fields = request_fields(head.headers, authority, scheme)
+    return terms.injector(identity, credentials).inject(target, fields)
+
+
+class RequestBody:
+    """A request body in transit.
+
+    ``feed`` and ``finish`` return the bytes that may be sent now.  After each call ``refusal``
+    says whether the request must be stopped instead; nothing is released from then on.
+    ``framing`` and ``length`` are those to send with: a swap of another length needs chunks.
+    Raises CodingError from the constructor when the body's coding cannot be scanned.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        identity: str,
+        head: RequestHead,
+        credentials: tuple[str, ...],
+        swaps: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        self._terms = terms
+        self.refusal: Refusal | None = None
+        self.framing, self.length = head.framing, head.length
+        codings = parse_codings(values(head.headers, b"content-encoding"))
+        self._decoder = Decoder(codings, None, terms.bounds.coding_ratio) if codings else None
+        self._swapper: Swapper | None = None
+        ignored: frozenset[int] = frozenset()
+        if swaps and not codings:
+            self._swapper = Swapper(swaps)
+            ignored = terms.body_placeholders(identity, credentials)
+            if head.framing is Framing.LENGTH and any(len(a) != len(b) for a, b in swaps):
+                self.framing, self.length = Framing.CHUNKED, 0
+        self._detector = Detector(terms.request, ignored)
+        self._coded = Detector(terms.request, frozenset()) if codings else None
+        self._bound = terms.bounds.request_body
+        self._late = b""
+        self._undecided = 0
+        self.received = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body, return what may be sent."""
+        self.received += len(data)
+        if self._bound and self.received > self._bound:
+            self.refusal = Refusal(Reason.BODY_TOO_LARGE)
+            return b""
+        if self._decoder is None:
+            return self._plain(self._detector.feed(data))
+        return self._coded_feed(self._decoder, data)
+
+    def finish(self) -> bytes:
+        """End the body; return what was still held."""
+        if self._decoder is None:
+            out = self._plain(self._detector.finish())
+            return b"" if self.refusal else out + (self._swapper.finish() if self._swapper else b"")
+        try:
+            for piece in self._decoder.finish():
+                self._detector.feed(piece)
+        except CodingError:
+            self.refusal = self.refusal or Refusal(Reason.CODING_UNSUPPORTED)
+        self._detector.finish()
+        assert self._coded is not None
+        out = self._coded.finish()
+        self._look(self._detector)
+        self._look(self._coded)
+        return b"" if self.refusal else self._late + out
+
+    def _plain(self, cleared: bytes) -> bytes:
+        self._look(self._detector)
+        if self.refusal:
+            return b""
+        return self._swapper.feed(cleared) if self._swapper and cleared else cleared
+
+    # A coded body goes out as it came, at least one feed late: a feed's bytes may go when a later
+    # feed gave decoded text, all of it clean, with no live prefix held.
+    def _coded_feed(self, decoder: Decoder, data: bytes) -> bytes:
+        assert self._coded is not None
+        cleared = self._coded.feed(data)
+        produced = False
+        try:
+            for piece in decoder.feed(data):
+                produced = True
+                self._undecided += len(piece) - len(self._detector.feed(piece))
+                if self._detector.found:
+                    break
+        except CodingError:
+            self.refusal = Refusal(Reason.CODING_UNSUPPORTED)
+        self._look(self._detector)
+        self._look(self._coded)
+        if self.refusal:
+            return b""
+        out = b""
+        if produced and self._undecided == 0:
+            out, self._late = self._late, b""
+        self._late += cleared
+        if len(self._late) > _LATE_BOUND:
+            self.refusal = Refusal(Reason.CODING_UNSUPPORTED)
+        return out
+
+    def _look(self, detector: Detector) -> None:
+        if detector.found is not None and self.refusal is None:
+            self.refusal = finding_for(self._terms, detector.found, Place.BODY)
+
+
+def scan_trailers(terms: Terms, trailers: HeaderList) -> Refusal | None:
+    """Return the refusal for a pattern in trailer fields, or None."""
+    text = b"".join(b"%s: %s\r\n" % field for field in trailers)
+    matches = terms.request.scan(text)
+    return finding_for(terms, matches[0], Place.TRAILERS) if matches else None

@@ -1,0 +1,183 @@
+"""What a session works under: one immutable set of policy, patterns, credentials and bounds.
+
+A reload makes a new Terms; an exchange keeps the one it began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from slapenir.credentials.inject import Held, Injector
+from slapenir.credentials.model import BodySurface, Credential
+from slapenir.names import Form
+from slapenir.policy.decide import Policy
+from slapenir.scan.engine import Engine
+from slapenir.scan.forms import patterns_of
+from slapenir.scan.rewrite import Redactions
+from slapenir.wire.limits import WireLimits
+
+
+@attrs.frozen(slots=True)
+class Deadlines:
+    """Every wait of a session, in seconds.  HEAD, HANDSHAKE and DIAL are absolute; the others
+    bound the time without progress and fire between one and two times their length."""
+
+    head: float = 30.0
+    idle: float = 75.0
+    handshake: float = 10.0
+    dial: float = 10.0
+    body: float = 60.0
+    response: float = 600.0
+    progress: float = 600.0
+    tunnel: float = 3600.0
+    close: float = 5.0
+
+
+@attrs.frozen(slots=True)
+class Bounds:
+    """Sizes that a session enforces itself, in bytes; ``request_body`` 0 means no bound.
+
+    ``coding_ratio`` is the largest ratio of decoded to coded bytes; ``coding_hold`` the largest
+    coded body with a Content-Length that is checked whole, so that a clean one arrives
+    unchanged; ``discard`` how much of a refused request's body is read before closing.
+    """
+
+    request_body: int = 0
+    coding_ratio: int = 200
+    coding_hold: int = 262144
+    discard: int = 262144
+
+
+@attrs.frozen(slots=True)
+class Watched:
+    """What a request pattern stands for: a credential, or its placeholder for ``identity``."""
+
+    credential: str
+    identity: str = ""
+
+
+@attrs.frozen(slots=True, eq=False)
+class Protection:
+    """What guards one identity: the response table, and the injectors by credential set."""
+
+    redactions: Redactions
+    placeholders: Mapping[str, bytes]
+
+
+@attrs.define(slots=True, eq=False)
+class Terms:
+    """Everything a session asks for.  Immutable but for two bounded caches.
+
+    ``response`` finds real secrets; ``request`` finds real secrets and every identity's
+    placeholders.  ``secrets[i]`` and ``watched[i]`` name what owner ``i`` of their patterns is.
+    """
+
+    policy: Policy
+    wire: WireLimits
+    deadlines: Deadlines
+    bounds: Bounds
+    credentials: Mapping[str, Credential]
+    response: Engine
+    request: Engine
+    secrets: tuple[str, ...]
+    watched: tuple[Watched, ...]
+    protections: Mapping[str, Protection]
+    _injectors: dict[tuple[str, tuple[str, ...]], Injector] = attrs.field(factory=dict)
+    _ignored: dict[tuple[str, tuple[str, ...]], frozenset[int]] = attrs.field(factory=dict)
+
+    def injector(self, identity: str, credentials: tuple[str, ...]) -> Injector:
+        """Return the injector of a rule's credential set for one identity.
+
+        The sets come from rules, so there are at most identities x rules of them.
+        """
+        key = (identity, credentials)
+        found = self._injectors.get(key)
+        if found is None:
+            placeholders = self.protections[identity].placeholders
+            held = [Held(self.credentials[c], placeholders[c]) for c in credentials]
+            found = self._injectors[key] = Injector(held)
+        return found
+
+    def body_placeholders(self, identity: str, credentials: tuple[str, ...]) -> frozenset[int]:
+        """Return the request patterns that may stand raw in a body: they will be swapped."""
+        key = (identity, credentials)
+        found = self._ignored.get(key)
+        if found is None:
+            allowed = {
+                Watched(c, identity)
+                for c in credentials
+                if any(isinstance(s, BodySurface) for s in self.credentials[c].surfaces)
+            }
+            found = self._ignored[key] = frozenset(
+                index
+                for index, pattern in enumerate(self.request.patterns)
+                if pattern.form is Form.RAW and self.watched[pattern.owner] in allowed
+            )
+        return found
+
+
+def build_terms(
+    policy: Policy,
+    credentials: Mapping[str, Credential],
+    placeholders: Mapping[str, Mapping[str, bytes]],
+    wire: WireLimits,
+    deadlines: Deadlines,
+    bounds: Bounds,
+) -> Terms:
+    """Compile the scan databases and put everything together.
+
+    ``placeholders[identity][credential id]`` holds every configured identity.  Compiling takes
+    milliseconds per hundred credentials; it touches no reactor and may run in a thread.
+    """
+    secrets = tuple(credentials)
+    response = Engine(
+        [
+            pattern
+            for owner, name in enumerate(secrets)
+            for pattern in patterns_of(credentials[name].secret.reveal(), owner, None)
+        ]
+    )
+    watched = [Watched(name) for name in secrets]
+    request_patterns = list(response.patterns)
+    seen = {p.data for p in request_patterns}
+    for identity, held in placeholders.items():
+        for name, placeholder in held.items():
+            owner = len(watched)
+            watched.append(Watched(name, identity))
+            for pattern in patterns_of(placeholder, owner, None):
+                if pattern.data not in seen:
+                    seen.add(pattern.data)
+                    request_patterns.append(pattern)
+    protections = {
+        identity: Protection(_redactions(response, secrets, credentials, held), dict(held))
+        for identity, held in placeholders.items()
+    }
+    return Terms(
+        policy=policy,
+        wire=wire,
+        deadlines=deadlines,
+        bounds=bounds,
+        credentials=dict(credentials),
+        response=response,
+        request=Engine(request_patterns),
+        secrets=secrets,
+        watched=tuple(watched),
+        protections=protections,
+    )
+
+
+def _redactions(
+    engine: Engine,
+    secrets: tuple[str, ...],
+    credentials: Mapping[str, Credential],
+    placeholders: Mapping[str, bytes],
+) -> Redactions:
+    """Return one identity's table: what each pattern of ``engine`` is overwritten with."""
+    fills: dict[tuple[int, bytes], bytes] = {}
+    for owner, name in enumerate(secrets):
+        secret = credentials[name].secret.reveal()
+        for pattern in patterns_of(secret, owner, placeholders.get(name)):
+            fills[owner, pattern.data] = pattern.fill
+    return Redactions(engine, [fills[p.owner, p.data] for p in engine.patterns])
