@@ -1,0 +1,170 @@
+"""May this request go out?  Every check on a request's head, made once, in one order.
+
+Malformed heads, the policy, what the agent wrote (real secrets, stray placeholders), the body's
+coding and its announced length: the first that refuses decides.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from slapenir.credentials.inject import Injection
+from slapenir.errors import CodingError, RemoteProtocolError
+from slapenir.events import CredentialUse, Decided, Who
+from slapenir.exchange import answers
+from slapenir.exchange.answers import Answer
+from slapenir.exchange.outbound import Refusal, RequestBody, inject_head, scan_head
+from slapenir.exchange.terms import Terms
+from slapenir.names import Action, Authority, Reason, Scheme, Stage, parse_authority
+from slapenir.policy.decide import decide_request
+from slapenir.policy.model import Decision, RequestFacts
+from slapenir.wire.headers import first
+from slapenir.wire.messages import Framing, RequestHead
+from slapenir.wire.target import checked_path, parse_absolute, parse_origin
+
+PATH_BOUND = 512
+_METHODS = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
+_MALFORMED = Decision(Stage.REQUEST, Action.DENY, Reason.PROTOCOL_ERROR)
+
+
+@attrs.define(slots=True, eq=False)
+class Admission:
+    """What was found out about one request, and whether it may go out.
+
+    ``refusal`` None means it may, with ``injection`` as target and fields and ``body`` as the
+    transform of its body.  ``path`` and ``authority_text`` are for records: both are empty where
+    the head held a secret.
+    """
+
+    terms: Terms
+    method: str
+    scheme: Scheme
+    authority: Authority
+    authority_text: str
+    path: str
+    decision: Decision
+    refusal: Refusal | None = None
+    injection: Injection | None = None
+    body: RequestBody | None = None
+    has_body: bool = False
+    detail: str = ""
+    status: int = 0
+
+    def record(self, who: Who, exchange: int) -> Decided:
+        """Return the audit record."""
+        refusal, decision = self.refusal, self.decision
+        uses: tuple[CredentialUse, ...] = ()
+        if refusal is None and self.injection is not None:
+            uses = self.injection.uses
+        return Decided(
+            who,
+            exchange,
+            Stage.REQUEST,
+            decision.action if refusal is None else Action.DENY,
+            decision.reason if refusal is None else refusal.reason,
+            decision.rule,
+            self.scheme.value,
+            self.authority_text,
+            self.method,
+            self.path,
+            uses,
+            refusal.finding if refusal else None,
+            "",
+            self.detail,
+        )
+
+    def answer(self) -> Answer:
+        """Return what the client is told when the request is refused."""
+        assert self.refusal is not None
+        if self.detail:
+            return answers.malformed(self.detail, self.status)
+        reason = self.refusal.reason
+        return answers.denial(
+            attrs.evolve(self.decision, action=Action.DENY, reason=reason)
+        )
+
+
+def admit(
+    terms: Terms, identity: str, head: RequestHead, tunnel: Authority | None, sni: str | None
+) -> Admission:
+    """Judge a request; never raises.  ``tunnel`` is the CONNECT authority it came through."""
+    method = head.method.decode("ascii", "replace")
+    try:
+        if tunnel is None:
+            absolute = parse_absolute(head.target)
+            scheme, authority, target = absolute.scheme, absolute.authority, absolute.path
+        else:
+            scheme, authority, target = Scheme.HTTPS, tunnel, parse_origin(head.target)
+        written = first(head.headers, b"host")
+        host = authority if written is None else parse_authority(written, scheme.port)
+        path = checked_path(target)
+    except RemoteProtocolError as error:
+        return malformed(terms, method, tunnel, error)
+    facts = RequestFacts(identity, scheme, authority, host, method, path, tunnel, sni)
+    decision = decide_request(terms.policy, facts)
+    admission = Admission(
+        terms, method, scheme, authority, str(authority), path[:PATH_BOUND], decision
+    )
+    admission.has_body = head.framing is not Framing.NONE
+    injection = inject_head(
+        terms, identity, head, target, authority, scheme, decision.credentials
+    )
+    admission.injection = injection
+    named = b"%s %s\n" % (head.method, admission.authority_text.encode("ascii"))
+    refusal = scan_head(terms, named + injection.view)
+    if refusal is not None:
+        _withhold(admission)
+    elif not decision.allowed:
+        refusal = Refusal(decision.reason)
+    elif head.upgrade:
+        refusal = Refusal(Reason.UPGRADE_UNSUPPORTED)
+    elif admission.has_body:
+        refusal = _admit_body(admission, identity, head, injection)
+    admission.refusal = refusal
+    return admission
+
+
+def _withhold(admission: Admission) -> None:
+    """Keep what a secret may stand in out of the records."""
+    admission.path = admission.authority_text = ""
+    admission.method = known_method(admission.method)
+
+
+def known_method(method: str) -> str:
+    """Return the method when it is a registered one, else nothing: it may hold anything."""
+    return method if method in _METHODS else ""
+
+
+def _admit_body(
+    admission: Admission, identity: str, head: RequestHead, injection: Injection
+) -> Refusal | None:
+    """Prepare the body's transform; refuse a coding or a length that cannot be taken."""
+    bound = admission.terms.bounds.request_body
+    if bound and head.length > bound:
+        return Refusal(Reason.BODY_TOO_LARGE)
+    try:
+        admission.body = RequestBody(
+            admission.terms, identity, head, admission.decision.credentials, injection.body
+        )
+    except CodingError:
+        return Refusal(Reason.CODING_UNSUPPORTED)
+    return None
+
+
+def malformed(
+    terms: Terms, method: str, tunnel: Authority | None, error: RemoteProtocolError
+) -> Admission:
+    """Return the refusal of a head that cannot be understood."""
+    authority = tunnel or Authority("", 0)
+    return Admission(
+        terms,
+        known_method(method),
+        Scheme.HTTPS if tunnel else Scheme.HTTP,
+        authority,
+        str(tunnel) if tunnel else "",
+        "",
+        _MALFORMED,
+        Refusal(Reason.PROTOCOL_ERROR),
+        detail=error.reason,
+        status=error.status,
+    )

@@ -1,0 +1,225 @@
+"""One client connection, without I/O: inputs in, commands out.
+
+The session knows which layer the connection is at (HTTP on the plain connection, a CONNECT, a
+tunnel, HTTP inside an intercepted tunnel) and hands each input to it.  It reads no clock: the
+edge passes the time with every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from slapenir.events import Event, Who
+from slapenir.exchange.commands import Abort, Close, Command, Emit, Send
+from slapenir.exchange.connect import ConnectLayer
+from slapenir.exchange.http import HttpLayer
+from slapenir.exchange.inputs import (
+    CLIENT,
+    BytesReceived,
+    DialFailed,
+    Dialled,
+    Drain,
+    HandshakeDone,
+    Input,
+    Opened,
+    PeerClosed,
+    Timer,
+    TimerFired,
+    WriteFull,
+    WriteReady,
+)
+from slapenir.exchange.terms import Terms
+from slapenir.wire.messages import RequestHead
+
+# Sends to one connection that follow each other are joined up to this many bytes, so that a head
+# and a small body make one TLS record.
+_JOIN = 16384
+
+
+class Layer(Protocol):
+    """What a session's layer must answer to; ``origin`` is its origin connection or 0."""
+
+    @property
+    def origin(self) -> int:
+        """The origin connection under way, or 0."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client."""
+
+    def origin_received(self, data: bytes) -> None:
+        """Bytes from the origin."""
+
+    def client_closed(self, half: bool) -> None:
+        """The client closed."""
+
+    def origin_closed(self, clean: bool) -> None:
+        """The origin closed."""
+
+    def dialled(self, result: Dialled) -> None:
+        """A dial succeeded."""
+
+    def dial_failed(self, result: DialFailed) -> None:
+        """A dial failed."""
+
+    def timer(self, timer: Timer) -> None:
+        """A deadline passed."""
+
+    def progress(self) -> None:
+        """A send buffer drained."""
+
+    def drain(self) -> None:
+        """The gateway stops."""
+
+    def wants_client(self) -> bool:
+        """Whether to read the client."""
+
+
+class Session:
+    """The state of one client connection; never raises on any order of inputs."""
+
+    def __init__(self, who: Who, terms: Callable[[], Terms]) -> None:
+        self.who = who
+        self.terms = terms
+        self.now = 0.0
+        self.out: list[Command] = []
+        self.finished = False
+        self.draining = False
+        self.exchanges = 0
+        self.connections = CLIENT
+        self._full: set[int] = set()
+        self.layer: Layer = HttpLayer(self, None, None)
+
+    def receive(self, event: Input, now: float) -> list[Command]:
+        """Take one input at monotonic time ``now`` (seconds); return what is to be done."""
+        self.out = out = []
+        if self.finished:
+            return out
+        self.now = now
+        _DISPATCH[type(event)](self, event)  # type: ignore[operator]
+        return out
+
+    def wants(self, connection: int) -> bool:
+        """Whether bytes of this connection should be read now."""
+        if connection == CLIENT:
+            return self.layer.wants_client()
+        return CLIENT not in self._full
+
+    # -- inputs -----------------------------------------------------------------------------
+
+    def _opened(self, event: Opened) -> None:
+        if isinstance(self.layer, HttpLayer):
+            self.layer.begin()
+
+    def _bytes(self, event: BytesReceived) -> None:
+        if event.connection == CLIENT:
+            self.layer.received(event.data)
+        elif event.connection == self.layer.origin:
+            self.layer.origin_received(event.data)
+
+    def _dialled(self, event: Dialled) -> None:
+        if event.connection == self.layer.origin:
+            self.layer.dialled(event)
+        else:
+            self.out.append(Abort(event.connection))
+
+    def _dial_failed(self, event: DialFailed) -> None:
+        if event.connection == self.layer.origin:
+            self.layer.dial_failed(event)
+
+    def _handshake(self, event: HandshakeDone) -> None:
+        if isinstance(self.layer, ConnectLayer):
+            self.layer.handshake_done()
+
+    def _closed(self, event: PeerClosed) -> None:
+        self._full.discard(event.connection)
+        if event.connection == CLIENT:
+            self.layer.client_closed(event.half)
+            if not event.half:
+                self.finished = True
+        elif event.connection == self.layer.origin:
+            self.layer.origin_closed(event.clean)
+
+    def _write_full(self, event: WriteFull) -> None:
+        self._full.add(event.connection)
+
+    def _write_ready(self, event: WriteReady) -> None:
+        self._full.discard(event.connection)
+        self.layer.progress()
+
+    def _timer(self, event: TimerFired) -> None:
+        self.layer.timer(event.timer)
+
+    def _drain(self, event: Drain) -> None:
+        self.draining = True
+        self.layer.drain()
+
+    # -- for the layers ---------------------------------------------------------------------
+
+    def send(self, connection: int, data: bytes) -> None:
+        """Send bytes, joined with those sent to the same connection just before."""
+        out = self.out
+        if out:
+            last = out[-1]
+            if type(last) is Send and last.connection == connection:
+                if len(last.data) + len(data) <= _JOIN:
+                    out[-1] = Send(connection, last.data + data)
+                    return
+        out.append(Send(connection, data))
+
+    def emit(self, event: Event) -> None:
+        """Publish an event."""
+        self.out.append(Emit(event))
+
+    def is_full(self, connection: int) -> bool:
+        """Whether the connection's send buffer is over its mark."""
+        return connection in self._full
+
+    def connect(self, head: RequestHead, rest: bytes) -> None:
+        """Leave HTTP for a CONNECT; ``rest`` are bytes that came after its head."""
+        layer = ConnectLayer.__new__(ConnectLayer)
+        self.layer = layer
+        layer.__init__(self, head, rest)  # type: ignore[misc]
+
+    def origin_gone(self, connection: int) -> None:
+        """Forget an origin connection."""
+        self._full.discard(connection)
+
+    def abort_origin(self, connection: int) -> None:
+        """Drop an origin connection at once."""
+        self._full.discard(connection)
+        self.out.append(Abort(connection))
+
+    def close_origin(self, connection: int) -> None:
+        """Flush and close an origin connection."""
+        self._full.discard(connection)
+        self.out.append(Close(connection))
+
+    def close_client(self) -> None:
+        """Flush and close the client's connection; the session is over."""
+        if not self.finished:
+            self.finished = True
+            self.out.append(Close(CLIENT))
+
+    def abort_client(self) -> None:
+        """Reset the client's connection, so that it cannot take what it got for the whole."""
+        if not self.finished:
+            self.finished = True
+            self.out.append(Abort(CLIENT))
+
+    def exchange_done(self) -> None:
+        """Told by an exchange when its response side ended."""
+
+
+_DISPATCH: dict[type, Callable[[Session, object], None]] = {
+    Opened: Session._opened,
+    BytesReceived: Session._bytes,
+    Dialled: Session._dialled,
+    DialFailed: Session._dial_failed,
+    HandshakeDone: Session._handshake,
+    PeerClosed: Session._closed,
+    WriteFull: Session._write_full,
+    WriteReady: Session._write_ready,
+    TimerFired: Session._timer,
+    Drain: Session._drain,
+}  # type: ignore[assignment]
