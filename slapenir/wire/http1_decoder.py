@@ -37,7 +37,7 @@ class Decoder:
         self._pending = b""
         self._scanned = 0
         self._left = 0
-        self._chunks = ChunkedReader(limits)
+        self._chunks: ChunkedReader | None = None
         self.error: RemoteProtocolError | None = None
         self.rest = b""
 
@@ -69,11 +69,12 @@ class Decoder:
                 pos = at
             elif state is State.LENGTH:
                 pos = self._read_length(data, pos, out)
-            elif state is State.CHUNKED:
+            elif self._chunks is not None:
                 pos = self._chunks.read(data, pos, out)
                 if not self._chunks.done:
                     self._pending = data[pos:]
                     return
+                self._chunks = None
                 self._end(out)
             elif state is State.CLOSE:
                 out.append(BodyChunk(data[pos:]))

@@ -120,15 +120,13 @@ def _describing(headers: HeaderList) -> HeaderList:
 
 def _encode_head(line: bytes, headers: HeaderList) -> bytes:
     """Return line and headers; raise LocalProtocolError when any part holds what it must not."""
-    if b"".join([name for name, _ in headers]).translate(None, _TOKEN):
-        raise LocalProtocolError("a header name is not a token")
     lines = [line]
     for name, value in headers:
-        if not name:
-            raise LocalProtocolError("a header name is empty")
-        lines.append(b"%b: %b" % (name, value))
+        if not name or name.translate(None, _TOKEN):
+            raise LocalProtocolError("a header name is not a token")
+        lines.append(name + b": " + value)
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
-    if len(head.translate(None, VISIBLE)) != 2 * len(lines) or head.count(b"\r\n") != len(lines):
+    if len(head.translate(None, VISIBLE)) != 2 * len(lines):
         raise LocalProtocolError("a head would hold a control byte")
     return head
