@@ -36,7 +36,7 @@ _HANDSHAKE_FAILURE = _ALERT + bytes([40])
 class ConnectLayer:
     """One CONNECT, from its head to the layer that follows: intercepted HTTP or a tunnel."""
 
-    def __init__(self, session: Session, head: RequestHead, rest: bytes) -> None:
+    def __init__(self, session: Session, rest: bytes) -> None:
         session.exchanges += 1
         self.number = session.exchanges
         self._session = session
@@ -50,9 +50,9 @@ class ConnectLayer:
         self.origin = 0
         self._authority = Authority("", 0)
         self._decision = Decision(Stage.CONNECT, Action.DENY, Reason.PROTOCOL_ERROR)
-        self._judge(head)
 
-    def _judge(self, head: RequestHead) -> None:
+    def begin(self, head: RequestHead) -> None:
+        """Judge the CONNECT and act on it."""
         session, terms = self._session, self._terms
         try:
             self._authority = parse_connect(head.target)
@@ -66,12 +66,10 @@ class ConnectLayer:
         view = b"CONNECT %s\r\n" % head.target
         refusal = scan_head(terms, view + b"".join(b"%s: %s\r\n" % f for f in head.headers))
         if refusal is not None:
-            named = self._authority
             self._authority = Authority("", 0)
             self._decision = Decision(Stage.CONNECT, Action.DENY, refusal.reason)
             self._record(refusal)
             self._refuse(answers.denial(self._decision))
-            del named
             return
         self._record(None if self._decision.allowed else Refusal(self._decision.reason))
         if not self._decision.allowed:

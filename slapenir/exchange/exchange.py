@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from slapenir.errors import CodingError, LocalProtocolError, RemoteProtocolError
-from slapenir.events import Decided, ExchangeFinished
+from slapenir.events import ExchangeFinished
 from slapenir.exchange import answers
 from slapenir.exchange.admission import Admission
 from slapenir.exchange.answers import Answer
@@ -19,7 +19,7 @@ from slapenir.exchange.commands import Abort, Dial, PoolKey, Release, SetTimer
 from slapenir.exchange.inputs import CLIENT, DialFailed, DialFailure, Dialled, Timer
 from slapenir.exchange.outbound import Refusal, RequestBody, scan_trailers
 from slapenir.exchange.reply import Reply
-from slapenir.names import Action, Outcome, Reason, Scheme, Stage
+from slapenir.names import Outcome, Reason, Scheme
 from slapenir.wire.http1 import encode_chunk, encode_end, encode_request_head
 from slapenir.wire.messages import (
     BodyChunk,
@@ -146,25 +146,18 @@ class Exchange:
     def _stop(self, refusal: Refusal) -> None:
         """Refuse a request whose body turned out to be one that must not go out."""
         admission = self.admission
-        record = admission.record(self.session.who, self.number)
-        self.session.emit(
-            Decided(
-                who=record.who,
-                exchange=record.exchange,
-                stage=Stage.REQUEST,
-                action=Action.DENY,
-                reason=refusal.reason,
-                rule=record.rule,
-                scheme=record.scheme,
-                authority=record.authority,
-                method=record.method,
-                path=record.path,
-                finding=refusal.finding,
-            )
-        )
         admission.refusal = refusal
+        self.session.emit(admission.record(self.session.who, self.number))
         self.drop_origin()
         self.refuse(admission.answer())
+
+    def malformed_body(self, error: RemoteProtocolError) -> None:
+        """Refuse a request whose body cannot be delimited."""
+        self.admission.detail, self.admission.status = error.reason, error.status
+        self.keep_alive = False
+        self.request_done = True
+        if not self.response_done:
+            self._stop(Refusal(Reason.PROTOCOL_ERROR))
 
     # -- the origin -------------------------------------------------------------------------
 
@@ -210,16 +203,21 @@ class Exchange:
                 self.reply.feed(data)
             except (RemoteProtocolError, CodingError) as error:
                 self._origin_broke(error.reason)
+            except LocalProtocolError:
+                self._origin_broke("a field cannot be forwarded")
 
     def origin_closed(self, clean: bool) -> None:
         """The origin will send no more: the end of a close-delimited body, or a failure."""
+        self.session.origin_gone(self.origin)
+        self.origin = 0
         if self.reply is None or self.response_done:
-            self.origin = 0
             return
         try:
             self.reply.closed(clean)
         except (RemoteProtocolError, CodingError) as error:
             self._origin_broke(error.reason)
+        except LocalProtocolError:
+            self._origin_broke("a field cannot be forwarded")
 
     def _origin_broke(self, reason: str) -> None:
         self.fail(
@@ -287,7 +285,6 @@ class Exchange:
             return
         self.response_done = True
         self.session.emit(self._summary(outcome))
-        self.session.exchange_done()
 
     def _summary(self, outcome: Outcome) -> ExchangeFinished:
         admission, session = self.admission, self.session

@@ -16,13 +16,19 @@ from slapenir.exchange.exchange import Exchange
 from slapenir.exchange.inputs import DialFailed, Dialled, Timer
 from slapenir.names import Authority
 from slapenir.wire.http1 import RequestDecoder
-from slapenir.wire.messages import EndOfMessage, Message, RequestHead
+from slapenir.wire.messages import Message, RequestHead
+from slapenir.wire.sniff import Protocol, sniff
 
 if TYPE_CHECKING:
     from slapenir.exchange.session import Session
 
 # Stands for a head that could not be decoded; it is answered and the connection closed.
 _BROKEN = RequestHead(b"", b"", [], keep_alive=False)
+# Seconds to wait after that answer for the client to close, so that it can read it.
+_BROKEN_LINGER = 0.5
+_FOREIGN = frozenset(
+    {Protocol.TLS, Protocol.HTTP2_PREFACE, Protocol.SOCKS4, Protocol.SOCKS5, Protocol.SSH}
+)
 
 
 class HttpLayer:
@@ -35,8 +41,10 @@ class HttpLayer:
         self._decoder = RequestDecoder(session.terms().wire)
         self._queue: deque[Message] = deque()
         self._exchange: Exchange | None = None
+        self._first = True
         self._in_head = True
         self._lingering = False
+        self._half_closed = False
 
     def begin(self) -> None:
         """Set the deadline for the first head."""
@@ -49,6 +57,11 @@ class HttpLayer:
         """Take bytes from the client."""
         if self._lingering:
             return
+        if self._first:
+            self._first = False
+            if sniff(data) in _FOREIGN:
+                self._refuse(RemoteProtocolError("the client does not speak HTTP/1.1"), 0.0)
+                return
         self._queue.extend(self._decoder.feed(data))
         self._advance()
 
@@ -61,6 +74,8 @@ class HttpLayer:
                 message = queue.popleft()
                 if isinstance(message, RequestHead):
                     self._start(message)
+                    if session.layer is not self:
+                        return
                 continue
             if exchange.request_done and not exchange.over:
                 return
@@ -92,7 +107,9 @@ class HttpLayer:
             self._end(exchange)
         elif exchange.over:
             self._exchange = None
-            if not self._queue:
+            if not self._queue and self._half_closed:
+                self._session.close_client()
+            elif not self._queue:
                 deadline = exchange.terms.deadlines.idle
                 self._session.out.append(SetTimer(Timer.IDLE, deadline))
 
@@ -104,10 +121,13 @@ class HttpLayer:
         if exchange.request_done and self._decoder.error is None:
             self._session.close_client()
         else:
-            self.linger(exchange.terms.deadlines.close)
+            self._linger(exchange.terms.deadlines.close)
 
-    def linger(self, seconds: float) -> None:
+    def _linger(self, seconds: float) -> None:
         """Throw away what still comes, until the client closes or the time is over."""
+        if self._half_closed or not seconds:
+            self._session.close_client()
+            return
         self._lingering = True
         self._queue.clear()
         self._session.out.append(SetTimer(Timer.CLOSE, seconds))
@@ -127,18 +147,17 @@ class HttpLayer:
             deadline = self._session.terms().deadlines.head
             self._session.out.append(SetTimer(Timer.HEAD, deadline))
 
-    def _refuse(self, error: RemoteProtocolError) -> None:
+    def _refuse(self, error: RemoteProtocolError, linger: float = _BROKEN_LINGER) -> None:
         session = self._session
         admission = malformed(session.terms(), "", self._tunnel, error)
-        self._exchange = exchange = Exchange(session, _BROKEN, admission)
-        exchange.begin()
-        self._settle()
+        Exchange(session, _BROKEN, admission).begin()
+        self._linger(linger)
 
     def client_closed(self, half: bool) -> None:
         """The client sends no more.  After a whole request its answer is still delivered."""
         exchange = self._exchange
         if half and exchange is not None and exchange.request_done:
-            exchange.keep_alive = False
+            self._half_closed = True
             return
         if exchange is not None:
             exchange.client_gone()
@@ -219,7 +238,3 @@ class HttpLayer:
             return True
         return not self._queue and exchange.wants_client()
 
-
-def is_idle_end(message: Message) -> bool:
-    """Whether a message left over without its exchange may be dropped."""
-    return isinstance(message, EndOfMessage)

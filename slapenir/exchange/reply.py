@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slapenir.errors import CodingError, RemoteProtocolError
+from slapenir.errors import RemoteProtocolError
 from slapenir.events import Sanitized
 from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.forward import response_fields
@@ -123,9 +123,7 @@ class Reply:
             head.headers.append((b"Connection", b"close"))
         elif exchange.head.version == b"1.0":
             head.headers.append((b"Connection", b"keep-alive"))
-        data, hits = redact_head(
-            self._redactions, encode_response_head(head, exchange.head.method == b"HEAD")
-        )
+        data, hits = redact_head(self._redactions, encode_response_head(head))
         self._count(hits, Place.HEAD)
         exchange.status = head.status
         self.begun = True
@@ -174,6 +172,3 @@ class Reply:
                     self._session.who, exchange.number, credential, form, place, count
                 )
             )
-
-
-__all__ = ["CodingError", "Reply"]

@@ -8,7 +8,7 @@ edge passes the time with every input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from slapenir.events import Event, Who
 from slapenir.exchange.commands import Abort, Close, Command, Emit, Send
@@ -96,7 +96,7 @@ class Session:
         if self.finished:
             return out
         self.now = now
-        _DISPATCH[type(event)](self, event)  # type: ignore[operator]
+        _DISPATCH[type(event)](self, event)
         return out
 
     def wants(self, connection: int) -> bool:
@@ -177,9 +177,9 @@ class Session:
 
     def connect(self, head: RequestHead, rest: bytes) -> None:
         """Leave HTTP for a CONNECT; ``rest`` are bytes that came after its head."""
-        layer = ConnectLayer.__new__(ConnectLayer)
+        layer = ConnectLayer(self, rest)
         self.layer = layer
-        layer.__init__(self, head, rest)  # type: ignore[misc]
+        layer.begin(head)
 
     def origin_gone(self, connection: int) -> None:
         """Forget an origin connection."""
@@ -207,11 +207,8 @@ class Session:
             self.finished = True
             self.out.append(Abort(CLIENT))
 
-    def exchange_done(self) -> None:
-        """Told by an exchange when its response side ended."""
 
-
-_DISPATCH: dict[type, Callable[[Session, object], None]] = {
+_DISPATCH: dict[type, Callable[[Session, Any], None]] = {
     Opened: Session._opened,
     BytesReceived: Session._bytes,
     Dialled: Session._dialled,
@@ -222,4 +219,4 @@ _DISPATCH: dict[type, Callable[[Session, object], None]] = {
     WriteReady: Session._write_ready,
     TimerFired: Session._timer,
     Drain: Session._drain,
-}  # type: ignore[assignment]
+}
