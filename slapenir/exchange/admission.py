@@ -19,11 +19,13 @@ from slapenir.names import Action, Authority, Reason, Scheme, Stage, parse_autho
 from slapenir.policy.decide import decide_request
 from slapenir.policy.model import Decision, RequestFacts
 from slapenir.wire.headers import first
-from slapenir.wire.messages import Framing, RequestHead
+from slapenir.wire.messages import Framing, HeaderList, RequestHead
 from slapenir.wire.target import checked_path, parse_absolute, parse_origin
 
 PATH_BOUND = 512
-_METHODS = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
+_METHODS = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+)
 _MALFORMED = Decision(Stage.REQUEST, Action.DENY, Reason.PROTOCOL_ERROR)
 
 
@@ -31,8 +33,8 @@ _MALFORMED = Decision(Stage.REQUEST, Action.DENY, Reason.PROTOCOL_ERROR)
 class Admission:
     """What was found out about one request, and whether it may go out.
 
-    ``refusal`` None means it may, with ``injection`` as target and fields and ``body`` as the
-    transform of its body.  ``path`` and ``authority_text`` are for records: both are empty where
+    ``refusal`` None means it may, with ``target`` and ``fields`` as they go to the origin, the
+    credentials in ``uses`` put in, and ``body`` as the transform of its body.  ``path`` and ``authority_text`` are for records: both are empty where
     the head held a secret.
     """
 
@@ -44,7 +46,9 @@ class Admission:
     path: str
     decision: Decision
     refusal: Refusal | None = None
-    injection: Injection | None = None
+    target: bytes = b""
+    fields: HeaderList = attrs.field(factory=list, repr=False)
+    uses: tuple[CredentialUse, ...] = ()
     body: RequestBody | None = None
     has_body: bool = False
     detail: str = ""
@@ -53,9 +57,6 @@ class Admission:
     def record(self, who: Who, exchange: int) -> Decided:
         """Return the audit record."""
         refusal, decision = self.refusal, self.decision
-        uses: tuple[CredentialUse, ...] = ()
-        if refusal is None and self.injection is not None:
-            uses = self.injection.uses
         return Decided(
             who,
             exchange,
@@ -67,7 +68,7 @@ class Admission:
             self.authority_text,
             self.method,
             self.path,
-            uses,
+            self.uses if refusal is None else (),
             refusal.finding if refusal else None,
             "",
             self.detail,
@@ -75,13 +76,10 @@ class Admission:
 
     def answer(self) -> Answer:
         """Return what the client is told when the request is refused."""
-        assert self.refusal is not None
         if self.detail:
             return answers.malformed(self.detail, self.status)
-        reason = self.refusal.reason
-        return answers.denial(
-            attrs.evolve(self.decision, action=Action.DENY, reason=reason)
-        )
+        reason = self.refusal.reason if self.refusal else Reason.RULE
+        return answers.denial(attrs.evolve(self.decision, action=Action.DENY, reason=reason))
 
 
 def admit(
@@ -92,6 +90,8 @@ def admit(
     try:
         if tunnel is None:
             absolute = parse_absolute(head.target)
+            if absolute.scheme is not Scheme.HTTP:
+                raise RemoteProtocolError("an https origin needs CONNECT")
             scheme, authority, target = absolute.scheme, absolute.authority, absolute.path
         else:
             scheme, authority, target = Scheme.HTTPS, tunnel, parse_origin(head.target)
@@ -106,10 +106,9 @@ def admit(
         terms, method, scheme, authority, str(authority), path[:PATH_BOUND], decision
     )
     admission.has_body = head.framing is not Framing.NONE
-    injection = inject_head(
-        terms, identity, head, target, authority, scheme, decision.credentials
-    )
-    admission.injection = injection
+    injection = inject_head(terms, identity, head, target, authority, scheme, decision.credentials)
+    admission.target, admission.fields = injection.target, injection.headers
+    admission.uses = injection.uses
     named = b"%s %s\n" % (head.method, admission.authority_text.encode("ascii"))
     refusal = scan_head(terms, named + injection.view)
     if refusal is not None:

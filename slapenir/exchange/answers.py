@@ -50,7 +50,7 @@ _DENIALS: dict[Reason, tuple[int, str]] = {
 }
 
 _DIAL: dict[DialFailure, tuple[int, str, bool]] = {
-    DialFailure.ADDRESS_DENIED: (403, "The host resolves to no address that may be dialled.", False),
+    DialFailure.ADDRESS_DENIED: (403, "The host resolves to no permitted address.", False),
     DialFailure.UNRESOLVABLE: (502, "The host name does not resolve.", True),
     DialFailure.RESOLVER_TIMEOUT: (504, "The host name did not resolve in time.", True),
     DialFailure.REFUSED: (502, "The origin refused the connection.", True),

@@ -102,6 +102,4 @@ class Emit:
     event: Event
 
 
-Command: TypeAlias = (
-    Dial | Send | StartTLS | Close | CloseWrite | Abort | Release | SetTimer | Emit
-)
+Command: TypeAlias = Dial | Send | StartTLS | Close | CloseWrite | Abort | Release | SetTimer | Emit

@@ -119,8 +119,7 @@ class Exchange:
 
     def _forward(self, message: Message) -> None:
         session, body = self.session, self.body
-        if isinstance(message, BodyChunk):
-            assert body is not None
+        if isinstance(message, BodyChunk) and body is not None:
             data = body.feed(message.data)
             if body.refusal is not None:
                 self._stop(body.refusal)
@@ -167,11 +166,7 @@ class Exchange:
         admission, body = self.admission, self.body
         sent = self.head
         framing, length = (body.framing, body.length) if body else (Framing.NONE, 0)
-        injection = admission.injection
-        assert injection is not None
-        out = RequestHead(
-            sent.method, injection.target, injection.headers, b"1.1", framing, length
-        )
+        out = RequestHead(sent.method, admission.target, admission.fields, b"1.1", framing, length)
         try:
             encoded = encode_request_head(out)
         except LocalProtocolError:

@@ -237,4 +237,3 @@ class HttpLayer:
         if exchange is None:
             return True
         return not self._queue and exchange.wants_client()
-

@@ -14,7 +14,7 @@ from slapenir.exchange.terms import Terms
 from slapenir.names import Form
 from slapenir.scan.codings import Decoder, Encoder, parse_codings
 from slapenir.scan.rewrite import Redactions, Rewriter, rewrite_whole
-from slapenir.wire.headers import values
+from slapenir.wire.headers import first, values
 from slapenir.wire.messages import Framing, HeaderList, ResponseHead
 
 Hits = Mapping[tuple[int, Form], int]
@@ -142,5 +142,5 @@ def refuse_partial(head: ResponseHead) -> None:
 
     Raises CodingError, which becomes a 502 (T142).
     """
-    if head.status == 206 or values(head.headers, b"content-range") and head.status != 416:
+    if head.status == 206 or (head.status != 416 and first(head.headers, b"content-range")):
         raise CodingError("a partial response to a request without Range")

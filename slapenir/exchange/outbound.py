@@ -93,7 +93,7 @@ class RequestBody:
             if head.framing is Framing.LENGTH and any(len(a) != len(b) for a, b in swaps):
                 self.framing, self.length = Framing.CHUNKED, 0
         self._detector = Detector(terms.request, ignored)
-        self._coded = Detector(terms.request, frozenset()) if codings else None
+        self._coded = Detector(terms.request, frozenset())
         self._bound = terms.bounds.request_body
         self._late = b""
         self._undecided = 0
@@ -120,7 +120,6 @@ class RequestBody:
         except CodingError:
             self.refusal = self.refusal or Refusal(Reason.CODING_UNSUPPORTED)
         self._detector.finish()
-        assert self._coded is not None
         out = self._coded.finish()
         self._look(self._detector)
         self._look(self._coded)
@@ -135,7 +134,6 @@ class RequestBody:
     # A coded body goes out as it came, at least one feed late: a feed's bytes may go when a later
     # feed gave decoded text, all of it clean, with no live prefix held.
     def _coded_feed(self, decoder: Decoder, data: bytes) -> bytes:
-        assert self._coded is not None
         cleared = self._coded.feed(data)
         produced = False
         try:

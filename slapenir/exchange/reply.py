@@ -12,6 +12,7 @@ from slapenir.exchange.inbound import (
     Body,
     HeldBody,
     Hits,
+    PlainBody,
     body_for,
     redact_fields,
     redact_head,
@@ -19,6 +20,8 @@ from slapenir.exchange.inbound import (
 )
 from slapenir.exchange.inputs import CLIENT, Timer
 from slapenir.names import Place
+from slapenir.scan.engine import Engine
+from slapenir.scan.rewrite import Redactions
 from slapenir.wire.http1 import (
     ResponseDecoder,
     encode_chunk,
@@ -41,6 +44,10 @@ if TYPE_CHECKING:
     from slapenir.exchange.exchange import Exchange
 
 
+# Stands for the body until the head has come; decoders give no chunk before a head.
+_NO_BODY = PlainBody(Redactions(Engine([]), []))
+
+
 class Reply:
     """Decode, redact and send on; raises RemoteProtocolError and CodingError for a bad origin."""
 
@@ -50,8 +57,8 @@ class Reply:
         terms = exchange.terms
         self._redactions = terms.protections[exchange.session.who.identity].redactions
         self._decoder = ResponseDecoder(exchange.head.method, terms.wire)
-        self._head: ResponseHead | None = None
-        self._body: Body | None = None
+        self._head = ResponseHead(0, b"", [])
+        self._body: Body = _NO_BODY
         self._trailers: HeaderList = []
         self._continued = False
         self.begun = False
@@ -130,19 +137,16 @@ class Reply:
         self._session.send(CLIENT, data)
 
     def _chunk(self, data: bytes) -> None:
-        assert self._body is not None
         clean = self._body.feed(data)
         if clean:
             self._send_body(clean)
 
     def _send_body(self, data: bytes) -> None:
-        assert self._head is not None
         self._exchange.response_bytes += len(data)
         self._session.send(CLIENT, encode_chunk(data, self._head.framing))
 
     def _end(self) -> None:
         head, body, exchange = self._head, self._body, self._exchange
-        assert head is not None and body is not None
         tail = body.finish()
         if isinstance(body, HeldBody):
             if body.changed:
@@ -168,7 +172,5 @@ class Reply:
         for (owner, form), count in hits.items():
             credential = exchange.terms.secrets[owner]
             self._session.emit(
-                Sanitized(
-                    self._session.who, exchange.number, credential, form, place, count
-                )
+                Sanitized(self._session.who, exchange.number, credential, form, place, count)
             )

@@ -92,7 +92,8 @@ class Session:
 
     def receive(self, event: Input, now: float) -> list[Command]:
         """Take one input at monotonic time ``now`` (seconds); return what is to be done."""
-        self.out = out = []
+        out: list[Command] = []
+        self.out = out
         if self.finished:
             return out
         self.now = now

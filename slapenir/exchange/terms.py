@@ -12,7 +12,7 @@ import attrs
 from slapenir.credentials.inject import Held, Injector
 from slapenir.credentials.model import BodySurface, Credential
 from slapenir.names import Form
-from slapenir.policy.decide import Policy
+from slapenir.policy.match import Policy
 from slapenir.scan.engine import Engine
 from slapenir.scan.forms import patterns_of
 from slapenir.scan.rewrite import Redactions

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 
 from slapenir.credentials.model import BodySurface, Credential, HeaderSurface
 from slapenir.credentials.placeholders import mint
+
 from slapenir.events import Decided, Event, ExchangeFinished, Sanitized, Who
 from slapenir.exchange.commands import (
     Abort,
@@ -42,7 +43,7 @@ from slapenir.exchange.session import Session
 from slapenir.exchange.terms import Bounds, Deadlines, Terms, build_terms
 from slapenir.names import Scheme
 from slapenir.policy.addresses import AddressPolicy
-from slapenir.policy.decide import Policy
+from slapenir.policy.match import Policy
 from slapenir.policy.model import Rule
 from slapenir.secret import Secret
 from slapenir.wire.limits import WireLimits
@@ -96,8 +97,7 @@ def make_terms(
     """Return real terms for these rules and credentials."""
     held: dict[str, Mapping[str, bytes]] = {
         identity: {
-            c.id: c.placeholder or mint(KEY, c.secret.reveal(), identity, c.id)
-            for c in credentials
+            c.id: c.placeholder or mint(KEY, c.secret.reveal(), identity, c.id) for c in credentials
         }
         for identity in identities
     }
@@ -149,7 +149,9 @@ class Playbook:
 
     def _run(self, command: Command, answers: list[Input]) -> None:
         if isinstance(command, Send):
-            target = self.client if command.connection == CLIENT else self.origins[command.connection]
+            target = (
+                self.client if command.connection == CLIENT else self.origins[command.connection]
+            )
             target += command.data
         elif isinstance(command, Emit):
             self.events.append(command.event)
@@ -207,7 +209,9 @@ class Playbook:
         self.now = self.timers.pop(timer)
         self.give(TimerFired(timer))
 
-    def intercept(self, authority: str = "api.example.test:443", hello: bytes | None = None) -> None:
+    def intercept(
+        self, authority: str = "api.example.test:443", hello: bytes | None = None
+    ) -> None:
         """Bring the session to HTTP inside an intercepted tunnel."""
         from tests.support.hello import client_hello
 
