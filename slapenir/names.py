@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from enum import Enum
 
 import attrs
@@ -169,9 +170,9 @@ def canonical_host(raw: bytes) -> str:
         text = text[:-1]
     if is_ipv4(text):
         return text
-    labels = text.split(".")
     if not text or len(text) > 253:
         raise AuthorityError("the host is empty or longer than 253 bytes")
+    labels = text.split(".")
     for label in labels:
         if _LABEL.fullmatch(label) is None:
             raise AuthorityError("the host has a label that is not a DNS label")
@@ -182,14 +183,29 @@ def canonical_host(raw: bytes) -> str:
     return text
 
 
+# What RFC 5892 lets into a label, by general category, and symbols for the emoji names in use.
+_LABEL_CATEGORIES = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd", "Nl", "So"})
+_LABEL_EXTRA = frozenset("-\u00b7\u0375\u05f3\u05f4\u0f0b\u30fb")
+
+
 def _check_a_label(label: str) -> None:
-    """Refuse an ``xn--`` label that is not valid punycode for non-ASCII text (RFC 5891, 4.4)."""
+    """Refuse an ``xn--`` label that is not punycode for lower-case non-ASCII text (RFC 5891, 4.4).
+
+    Control, format (joiners included) and unassigned characters are refused, and so is text that
+    is not in normalisation form C: such a name has a second spelling.
+    """
     try:
         decoded = label[4:].encode("ascii").decode("punycode")
         again = decoded.encode("punycode").decode("ascii")
     except (UnicodeError, ValueError, OverflowError):
         raise AuthorityError("the host has a label that is not punycode") from None
-    if decoded.isascii() or again != label[4:] or any(ord(c) in (0x200C, 0x200D) for c in decoded):
+    valid = all(c in _LABEL_EXTRA or unicodedata.category(c) in _LABEL_CATEGORIES for c in decoded)
+    if (
+        not valid
+        or decoded.isascii()
+        or again != label[4:]
+        or unicodedata.normalize("NFC", decoded) != decoded
+    ):
         raise AuthorityError("the host has a label that is not punycode")
 
 
@@ -227,3 +243,27 @@ def parse_authority(raw: bytes, default_port: int | None) -> Authority:
             raise AuthorityError("the authority has no port")
         return Authority(canonical_host(host), default_port)
     return Authority(canonical_host(host), parse_port(port))
+
+
+def parse_host_pattern(raw: bytes) -> str:
+    """Return the canonical form of a host or of ``*.`` and a DNS name; raises AuthorityError.
+
+    The star stands for one or more whole labels and only at the front; there is no pattern for
+    every host, none with a star inside a label, and none over IP addresses.
+    """
+    if raw[:2] != b"*.":
+        return canonical_host(raw)
+    base = canonical_host(raw[2:])
+    if ":" in base or is_ipv4(base):
+        raise AuthorityError("a wildcard cannot stand before an IP address")
+    return f"*.{base}"
+
+
+def host_matches(pattern: str, host: str) -> bool:
+    """Whether a canonical host is covered by a pattern that parse_host_pattern returned.
+
+    ``*.x.org`` covers ``a.x.org`` and ``a.b.x.org``, never ``x.org`` or ``ax.org``.
+    """
+    if pattern[:2] == "*.":
+        return len(host) >= len(pattern) and host.endswith(pattern[1:])
+    return pattern == host
