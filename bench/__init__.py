@@ -1,0 +1,1 @@
+"""Benchmarks: CPU per unit of work of the gateway beside other intercepting proxies."""
