@@ -1,1 +1,1 @@
-"""Sinks for events: audit, access log, metrics, diagnostics."""
+"""Sinks: what becomes of events.  The audit log comes first; no other sink can stop anything."""

@@ -1,0 +1,87 @@
+"""The audit log: one JSON line per decision, written before what it allows happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from slapenir.errors import AuditError
+from slapenir.events import ConnectionRefused, Decided, GatewayReady, Sanitized
+from slapenir.observe.logfile import LogFile
+from slapenir.observe.quota import Quota
+from slapenir.observe.record import AUDITED, Timestamps
+
+FILE_NAME = "audit.jsonl"
+
+REFUSALS_PER_SECOND = 10
+"""Records of refused connections per second; the next one says how many were left out."""
+
+
+class AuditLog:
+    """Write audit records to ``audit.jsonl`` in ``directory``.
+
+    ``clock`` gives Unix seconds.  Each record is one ``write`` of one line: ``time`` (RFC 3339,
+    UTC), ``sequence`` (counts the records since the process began; a gap means a record that
+    failed), ``event`` and the event's fields.  Nothing is buffered; what survives a power cut is
+    up to the file system, what survives the death of the process is everything.
+    """
+
+    gates: frozenset[type] = frozenset({Decided, Sanitized, GatewayReady})
+    """Events that must not take effect when their record cannot be written."""
+
+    def __init__(self, directory: str, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._file = LogFile(directory, FILE_NAME, clock)
+        self._timestamps = Timestamps()
+        self._refusals = Quota(REFUSALS_PER_SECOND, clock)
+        self._sequence = 0
+        self.handlers: Mapping[type, Callable[[Any], None]] = {
+            **{kind: self._handler(fields) for kind, fields in AUDITED.items()},
+            ConnectionRefused: self._connection_refused,
+        }
+
+    @property
+    def path(self) -> str:
+        """The file's path."""
+        return self._file.path
+
+    def open(self) -> None:
+        """Open the file now, so that a wrong path is found at start; raises AuditError."""
+        try:
+            self._file.open()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    reopen = open
+
+    def close(self) -> None:
+        """Close the file; a later record opens it again."""
+        self._file.close()
+
+    def record(self, event: Any) -> None:
+        """Write the record of one event; raises AuditError, or KeyError if it has no record."""
+        self.handlers[type(event)](event)
+
+    def _handler(self, fields: Callable[[Any], str]) -> Callable[[Any], None]:
+        def handle(event: Any) -> None:
+            self._write(fields(event))
+
+        return handle
+
+    def _connection_refused(self, event: ConnectionRefused) -> None:
+        left_out = self._refusals.take()
+        if left_out is not None:
+            self._write(f'{AUDITED[ConnectionRefused](event)},"left_out":{left_out}')
+
+    def _write(self, fields: str) -> None:
+        self._sequence += 1
+        stamp = self._timestamps.text(self._clock())
+        line = f'{{"time":"{stamp}","sequence":{self._sequence},{fields}}}\n'
+        try:
+            self._file.append(line.encode("ascii"))
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> AuditError:
+        return AuditError(f"{self._file.path}: {error.strerror or type(error).__name__}")

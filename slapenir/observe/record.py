@@ -1,0 +1,179 @@
+"""Events as JSON lines: one valid line each, whatever the strings in them hold.
+
+The text is made with one template per event and the C string escaper of the json module, a third
+of the cost of an encoder call.  The output is ASCII: control characters, ANSI sequences, line
+separators and everything else outside ASCII come out as ``\\uXXXX`` (RFC 8259, 7).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+from slapenir.events import (
+    ConnectionRefused,
+    Decided,
+    ExchangeFinished,
+    GatewayReady,
+    GatewayStopping,
+    Reloaded,
+    Sanitized,
+    Who,
+)
+
+MAX_STRING = 2048
+"""Characters kept of any one string; what follows is replaced by its length."""
+
+MAX_LIST = 64
+"""Elements kept of any one list."""
+
+
+def quote(text: str) -> str:
+    """Return ``text`` as a JSON string of ASCII characters, bounded by MAX_STRING.
+
+    Lone surrogates, which JSON cannot carry between programs, become ``?``.
+    """
+    if len(text) > MAX_STRING:
+        text = f"{text[:MAX_STRING]}[+{len(text) - MAX_STRING}]"
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return encode_basestring_ascii(text)
+
+
+def _quote_all(texts: tuple[str, ...]) -> str:
+    if not texts:
+        return "[]"
+    return "[" + ",".join([quote(text) for text in texts[:MAX_LIST]]) + "]"
+
+
+class Timestamps:
+    """Unix seconds as RFC 3339 in UTC with milliseconds; the text of a second is kept."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, now: float) -> str:
+        """Return for example ``2026-01-31T23:59:59.123Z``."""
+        second = int(now)
+        if second != self._second:
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+
+
+_WHO = '"connection":%d,"listener":%s,"identity":%s,"peer":%s'
+_DECIDED = (
+    '"event":"Decided",%s,"exchange":%d,"stage":"%s","action":"%s","reason":"%s","rule":%s,'
+    '"scheme":%s,"authority":%s,"method":%s,"path":%s,"address":%s,"credentials":%s,"surfaces":%s'
+)
+_FOUND = ',"found_credential":%s,"found_form":"%s","found_place":"%s","found_owner":%s'
+_SANITIZED = (
+    '"event":"Sanitized",%s,"exchange":%d,"credential":%s,"form":"%s","place":"%s","count":%d'
+)
+_FINISHED = (
+    '"event":"ExchangeFinished",%s,"exchange":%d,"outcome":"%s","rule":%s,"method":%s,"scheme":%s,'
+    '"authority":%s,"path":%s,"status":%d,"request_bytes":%d,"response_bytes":%d,'
+    '"seconds":%.6f,"detail":%s'
+)
+
+
+def _who(who: Who) -> str:
+    listener, identity, peer = quote(who.listener), quote(who.identity), quote(who.peer)
+    return _WHO % (who.connection, listener, identity, peer)
+
+
+def decided(event: Decided) -> str:
+    """Return the fields of a decision; the ``found_`` fields only when something was found."""
+    uses = event.credentials
+    text = _DECIDED % (
+        _who(event.who),
+        event.exchange,
+        event.stage.value,
+        event.action.value,
+        event.reason.value,
+        quote(event.rule),
+        quote(event.scheme),
+        quote(event.authority),
+        quote(event.method),
+        quote(event.path),
+        quote(event.address),
+        _quote_all(tuple([use.credential for use in uses])) if uses else "[]",
+        _quote_all(tuple([use.surface for use in uses])) if uses else "[]",
+    )
+    found = event.finding
+    if found is None:
+        return text
+    return text + _FOUND % (
+        quote(found.credential),
+        found.form.value,
+        found.place.value,
+        quote(found.owner),
+    )
+
+
+def sanitized(event: Sanitized) -> str:
+    """Return the fields of a redaction."""
+    return _SANITIZED % (
+        _who(event.who),
+        event.exchange,
+        quote(event.credential),
+        event.form.value,
+        event.place.value,
+        event.count,
+    )
+
+
+def exchange_finished(event: ExchangeFinished) -> str:
+    """Return the fields of an exchange's end."""
+    return _FINISHED % (
+        _who(event.who),
+        event.exchange,
+        event.outcome.value,
+        quote(event.rule),
+        quote(event.method),
+        quote(event.scheme),
+        quote(event.authority),
+        quote(event.path),
+        event.status,
+        event.request_bytes,
+        event.response_bytes,
+        event.seconds,
+        quote(event.detail),
+    )
+
+
+def connection_refused(event: ConnectionRefused) -> str:
+    """Return the fields of a connection turned away."""
+    return f'"event":"ConnectionRefused",{_who(event.who)},"limit":{quote(event.limit)}'
+
+
+def gateway_ready(event: GatewayReady) -> str:
+    """Return the fields of a start."""
+    version, listeners = quote(event.version), _quote_all(event.listeners)
+    return f'"event":"GatewayReady","version":{version},"listeners":{listeners}'
+
+
+def gateway_stopping(event: GatewayStopping) -> str:
+    """Return the fields of an orderly end."""
+    return f'"event":"GatewayStopping","deadline":{event.deadline:.3f}'
+
+
+def reloaded(event: Reloaded) -> str:
+    """Return the fields of a reload; ``error`` is empty when it took effect."""
+    return f'"event":"Reloaded","error":{quote(event.error)}'
+
+
+AUDITED: Mapping[type, Callable[[Any], str]] = {
+    Decided: decided,
+    Sanitized: sanitized,
+    ConnectionRefused: connection_refused,
+    GatewayReady: gateway_ready,
+    GatewayStopping: gateway_stopping,
+    Reloaded: reloaded,
+}
+"""The events that the audit log records, each with what writes its fields."""
