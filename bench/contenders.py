@@ -51,7 +51,7 @@ class Running:
     port: int
     ca_file: Path
     token: str
-    close: Callable[[], None]
+    close: Callable[[], object]
 
 
 def free_port() -> int:
@@ -112,8 +112,8 @@ def start_relay(bed: Bed) -> Running:
     directory = bed.subdirectory("relay")
     cert, key = bed.ca.leaf(HOST)
     port = free_port()
-    command = [sys.executable, "-m", "bench.relay", str(port), cert, key, HOST]
-    command += [str(bed.origin_port), bed.ca.ca_file]
+    command: list[str | Path] = [sys.executable, "-m", "bench.relay", str(port), cert, key]
+    command += [HOST, str(bed.origin_port), bed.ca.ca_file]
     return _started("relay", command, directory, port, bed.ca.ca_file)
 
 

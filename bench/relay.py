@@ -86,9 +86,9 @@ class RelayFactory(protocol.ServerFactory):
     """What all connections share: the reactor and two TLS configurations."""
 
     noisy = False
-    protocol = ClientSide
 
     def __init__(self, reactor: Any, options: tuple[Any, Any], origin_port: int) -> None:
+        self.protocol = ClientSide
         self.reactor = reactor
         self.client_options, self.origin_options = options
         self.origin_port = origin_port
@@ -111,11 +111,11 @@ class _Leaf:
 def main(argv: list[str]) -> None:
     """Listen and run until killed."""
     port, cert, key, origin_host, origin_port, ca_file = argv
-    epollreactor.install()
+    epollreactor.install()  # type: ignore[no-untyped-call]
     from twisted.internet import reactor  # Twisted's startTLS aggregates writes on the global one
 
     authority = ssl.Certificate.loadPEM(Path(ca_file).read_bytes())
-    roots = ssl.trustRootFromCertificates([authority])
+    roots = ssl.trustRootFromCertificates([authority])  # type: ignore[no-untyped-call]
     verified = ssl.optionsForClientTLS(origin_host, trustRoot=roots)
     factory = RelayFactory(reactor, (_Leaf(cert, key), verified), int(origin_port))
     reactor.listenTCP(int(port), factory, backlog=512, interface="127.0.0.1")

@@ -25,10 +25,12 @@ def summarise(samples: Samples) -> dict[str, dict[str, dict[str, float | str]]]:
             }
             for contender, values in sorted(contenders.items())
         }
-        for metric, contenders in sorted(
-            samples.items(), key=lambda pair: list(UNITS).index(pair[0])
-        )
+        for metric, contenders in sorted(samples.items(), key=_metric_order)
     }
+
+
+def _metric_order(pair: tuple[str, object]) -> int:
+    return list(UNITS).index(pair[0])
 
 
 def write_json(samples: Samples, path: Path) -> None:
@@ -37,7 +39,7 @@ def write_json(samples: Samples, path: Path) -> None:
     path.write_text(json.dumps(summarise(samples), indent=2) + "\n", "ascii")
 
 
-def table(samples: Samples, absent: dict[str, str]) -> str:
+def table(samples: Samples, missing: dict[str, str]) -> str:
     """Return the printed report: medians with range, then ratios, then who is missing and why."""
     lines = [f"{'metric':<24}{'contender':<13}{'median':>10}{'min':>10}{'max':>10}  unit"]
     summary = summarise(samples)
@@ -46,7 +48,7 @@ def table(samples: Samples, absent: dict[str, str]) -> str:
             numbers = "".join(f"{row[key]:>10.2f}" for key in ("median", "min", "max"))
             lines.append(f"{metric:<24}{contender:<13}{numbers}  {row['unit']}")
     lines += ["", *_ratios(summary)]
-    lines += [f"{name}: absent: {reason}" for name, reason in sorted(absent.items())]
+    lines += [f"{name}: {reason}" for name, reason in sorted(missing.items())]
     return "\n".join(lines) + "\n"
 
 

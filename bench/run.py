@@ -11,7 +11,7 @@ import functools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -58,47 +58,45 @@ def _start_origin(ca: ThrowawayCA) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _start_all(
-    names: list[str], bed: contenders.Bed, absent: dict[str, str]
-) -> list[contenders.Running]:
-    running: list[contenders.Running] = []
+    names: list[str], bed: contenders.Bed, missing: dict[str, str]
+) -> Iterator[contenders.Running]:
     for name in names:
         try:
-            running.append(STARTERS[name](bed))
-            print(f"bench: {name} is up", flush=True)
+            running = STARTERS[name](bed)
         except contenders.Unavailable as error:
-            absent[name] = str(error)
-            print(f"bench: {name} is absent: {error}", flush=True)
-    return running
+            missing[name] = f"absent: {error}"
+            print(f"bench: {name} is {missing[name]}", flush=True)
+        else:
+            print(f"bench: {name} is up", flush=True)
+            yield running
 
 
-def _rounds(
+def _round(
     running: list[contenders.Running],
     bed: contenders.Bed,
     chosen: list[jobs.Job],
-    rounds: int,
-    absent: dict[str, str],
-) -> report.Samples:
-    samples: report.Samples = {}
-    for number in range(1, rounds + 1):
-        for job in chosen:
-            for one in running:
-                if one.name in absent:
-                    continue
-                try:
-                    values = jobs.measure(one, job, bed)
-                except jobs.JobFailed as error:
-                    absent[one.name] = f"{job.name} failed: {error}"
-                    print(f"bench: {one.name} {absent[one.name]}", flush=True)
-                    continue
-                for metric, value in values.items():
-                    samples.setdefault(metric, {}).setdefault(one.name, []).append(value)
-                shown = "  ".join(f"{metric} {value:.2f}" for metric, value in values.items())
-                print(f"bench: round {number}/{rounds} {one.name}: {shown}", flush=True)
+    samples: report.Samples,
+    missing: dict[str, str],
+) -> None:
+    """Measure every contender once with every job; one that fails is left out from then on."""
+    for job in chosen:
         for one in running:
-            if one.name not in absent:
-                rss = rss_megabytes(one.process.pid)
-                samples.setdefault("rss_mb", {}).setdefault(one.name, []).append(rss)
-    return samples
+            if one.name in missing:
+                continue
+            try:
+                values = jobs.measure(one, job, bed)
+            except jobs.JobFailed as error:
+                missing[one.name] = f"failed in {job.name}: {error}"
+                print(f"bench: {one.name} {missing[one.name]}", flush=True)
+                continue
+            for metric, value in values.items():
+                samples.setdefault(metric, {}).setdefault(one.name, []).append(value)
+            shown = "  ".join(f"{metric} {value:.2f}" for metric, value in values.items())
+            print(f"bench:   {one.name}: {shown}", flush=True)
+    for one in running:
+        if one.name not in missing:
+            rss = rss_megabytes(one.process.pid)
+            samples.setdefault("rss_mb", {}).setdefault(one.name, []).append(rss)
 
 
 def main(argv: list[str]) -> int:
@@ -110,27 +108,29 @@ def main(argv: list[str]) -> int:
     table = jobs.QUICK if options.quick else jobs.FULL
     chosen = [job for job in table if not options.job or job.name in options.job]
     rounds = options.rounds or (2 if options.quick else 5)
-    absent: dict[str, str] = {}
+    samples: report.Samples = {}
+    missing: dict[str, str] = {}
+    running: list[contenders.Running] = []
     with tempfile.TemporaryDirectory(prefix="slapenir-bench-") as scratch:
         directory = Path(scratch)
         directory.chmod(0o755)  # squid's helper runs as another user
         ca = ThrowawayCA(directory)
         origin, port = _start_origin(ca)
         bed = contenders.Bed(directory, ca, port, _ROOT / "build")
-        running: list[contenders.Running] = []
         try:
-            running += _start_all(list(options.only or DEFAULT), bed, absent)
-            failed = dict(absent)
-            samples = _rounds(running, bed, chosen, rounds, failed)
+            running.extend(_start_all(options.only or list(DEFAULT), bed, missing))
+            for number in range(1, rounds + 1):
+                print(f"bench: round {number} of {rounds}", flush=True)
+                _round(running, bed, chosen, samples, missing)
         finally:
             for one in running:
                 one.close()
             contenders.stop(origin)
-    text = report.table(samples, failed)
+    text = report.table(samples, missing)
     report.write_json(samples, options.json)
-    options.json.with_suffix(".txt").write_text(text, "ascii")
+    options.json.with_suffix(".txt").write_text(text, "utf-8")
     print(f"\n{text}\nbench: written to {options.json.name}", flush=True)
-    return 1 if failed != absent else 0
+    return 1 if any(reason.startswith("failed") for reason in missing.values()) else 0
 
 
 if __name__ == "__main__":

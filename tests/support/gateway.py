@@ -179,8 +179,8 @@ class Gateway:
             f"[resolver]\nhosts = {{ {names} }}\nallow_private = {private}\n\n"
             f"[origin]\nca_file = {json.dumps(str(self.origin_ca))}\n\n"
         )
-        tables = [*self.credentials, *self.rules]
-        return head + "\n".join(table.toml() for table in tables) + self.extra
+        tables = [one.toml() for one in self.credentials] + [one.toml() for one in self.rules]
+        return head + "\n".join(tables) + self.extra
 
     def environment(self) -> dict[str, str]:
         """Return the gateway's own environment: this one's, cleaned, with the secrets."""
