@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from slapenir.events import (
     ConnectionRefused,
+    CredentialUse,
     Decided,
     ExchangeFinished,
     GatewayReady,
@@ -66,12 +68,9 @@ class Timestamps:
         return f"{self._text}.{int((now - second) * 1000):03d}Z"
 
 
-_WHO = '"connection":%d,"listener":%s,"identity":%s,"peer":%s'
-_DECIDED = (
-    '"event":"Decided",%s,"exchange":%d,"stage":"%s","action":"%s","reason":"%s","rule":%s,'
-    '"scheme":%s,"authority":%s,"method":%s,"path":%s,"address":%s,"credentials":%s,"surfaces":%s'
-)
-_FOUND = ',"found_credential":%s,"found_form":"%s","found_place":"%s","found_owner":%s'
+_word = lru_cache(1024)(quote)
+"""For strings that come from a small set and are short: rules, identities, hosts."""
+
 _SANITIZED = (
     '"event":"Sanitized",%s,"exchange":%d,"credential":%s,"form":"%s","place":"%s","count":%d'
 )
@@ -83,36 +82,38 @@ _FINISHED = (
 
 
 def _who(who: Who) -> str:
-    listener, identity, peer = quote(who.listener), quote(who.identity), quote(who.peer)
-    return _WHO % (who.connection, listener, identity, peer)
+    return (
+        f'"connection":{who.connection:d},"listener":{_word(who.listener)},'
+        f'"identity":{_word(who.identity)},"peer":{quote(who.peer)}'
+    )
+
+
+def _uses(uses: tuple[CredentialUse, ...]) -> str:
+    if not uses:
+        return '"credentials":[],"surfaces":[]'
+    if len(uses) == 1:
+        use = uses[0]
+        return f'"credentials":[{_word(use.credential)}],"surfaces":[{_word(use.surface)}]'
+    credentials = _quote_all(tuple([use.credential for use in uses]))
+    return f'"credentials":{credentials},"surfaces":{_quote_all(tuple([u.surface for u in uses]))}'
 
 
 def decided(event: Decided) -> str:
     """Return the fields of a decision; the ``found_`` fields only when something was found."""
-    uses = event.credentials
-    text = _DECIDED % (
-        _who(event.who),
-        event.exchange,
-        event.stage.value,
-        event.action.value,
-        event.reason.value,
-        quote(event.rule),
-        quote(event.scheme),
-        quote(event.authority),
-        quote(event.method),
-        quote(event.path),
-        quote(event.address),
-        _quote_all(tuple([use.credential for use in uses])) if uses else "[]",
-        _quote_all(tuple([use.surface for use in uses])) if uses else "[]",
+    text = (
+        f'"event":"Decided",{_who(event.who)},"exchange":{event.exchange:d},'
+        f'"stage":"{event.stage._value_}","action":"{event.action._value_}",'
+        f'"reason":"{event.reason._value_}","rule":{_word(event.rule)},'
+        f'"scheme":{_word(event.scheme)},"authority":{_word(event.authority)},'
+        f'"method":{quote(event.method)},"path":{quote(event.path)},'
+        f'"address":{quote(event.address)},{_uses(event.credentials)}'
     )
     found = event.finding
     if found is None:
         return text
-    return text + _FOUND % (
-        quote(found.credential),
-        found.form.value,
-        found.place.value,
-        quote(found.owner),
+    return (
+        f'{text},"found_credential":{quote(found.credential)},"found_form":"{found.form.value}",'
+        f'"found_place":"{found.place.value}","found_owner":{quote(found.owner)}'
     )
 
 
@@ -133,11 +134,11 @@ def exchange_finished(event: ExchangeFinished) -> str:
     return _FINISHED % (
         _who(event.who),
         event.exchange,
-        event.outcome.value,
-        quote(event.rule),
+        event.outcome._value_,
+        _word(event.rule),
         quote(event.method),
-        quote(event.scheme),
-        quote(event.authority),
+        _word(event.scheme),
+        _word(event.authority),
         quote(event.path),
         event.status,
         event.request_bytes,
