@@ -101,13 +101,14 @@ class ClientHelloReader:
         self._received += data
         while self._hello is None and self._read_record():
             self._read_handshake()
-        if self._hello is None and len(self._received) > MAX_RECEIVED:
+        read = len(self._received) if self._hello is None else self._pos
+        if read > MAX_RECEIVED:
             raise RemoteProtocolError("the ClientHello is too long")
         return self._hello
 
     def _read_record(self) -> bool:
         """Move one complete record's content over; return whether there was one."""
-        head = self._received[self._pos : self._pos + 5]
+        head = bytes(self._received[self._pos : self._pos + 5])
         if head[:1] not in {b"", b"\x16"} or head[1:2] not in {b"", b"\x03"}:
             raise RemoteProtocolError("not a TLS handshake")
         if len(head) < 5:
