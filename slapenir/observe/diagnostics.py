@@ -1,0 +1,125 @@
+"""The log for people: what an operator should notice, through twisted.logger.
+
+Lines are fixed texts with a few fields.  Every field is quoted as a JSON string, so nothing that
+came from a peer can start a line of its own or colour a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+
+from slapenir.events import (
+    AuditFailed,
+    CertificateLoaded,
+    ConnectionRefused,
+    Decided,
+    GatewayReady,
+    GatewayStopping,
+    InternalError,
+    Reloaded,
+    TlsHandshake,
+)
+from slapenir.names import Reason
+from slapenir.observe.quota import Quota
+from slapenir.observe.record import quote
+
+LINES_PER_SECOND = 10
+"""Lines per second and event class; the next one says how many were left out."""
+
+EXPIRY_WARNING = 30 * 86400
+"""Seconds before a certificate's end at which loading it is worth a warning."""
+
+_ALARMS = (Reason.HONEYTOKEN, Reason.SECRET_IN_REQUEST)
+
+
+class Diagnostics:
+    """Log events with ``logger``; ``clock`` gives Unix seconds."""
+
+    def __init__(self, logger: Logger, clock: Callable[[], float] = time.time) -> None:
+        self._logger = logger
+        self._clock = clock
+        self.handlers: Mapping[type, Callable[[Any], None]] = {
+            Decided: self._on_decided,
+            ConnectionRefused: self._on_refused,
+            TlsHandshake: self._on_handshake,
+            InternalError: self._on_internal_error,
+            AuditFailed: self._on_audit_failed,
+            GatewayReady: self._on_ready,
+            GatewayStopping: self._on_stopping,
+            Reloaded: self._on_reloaded,
+            CertificateLoaded: self._on_certificate,
+        }
+        self._quotas = {kind: Quota(LINES_PER_SECOND, clock) for kind in self.handlers}
+
+    def _log(self, event: Any, level: Any, text: str, **fields: object) -> None:
+        left_out = self._quotas[type(event)].take()
+        if left_out is None:
+            return
+        if left_out:
+            text += " ({left_out} more like it were left out)"
+            fields["left_out"] = left_out
+        shown = {key: quote(v) if isinstance(v, str) else v for key, v in fields.items()}
+        self._logger.emit(level, text, **shown)
+
+    def _on_decided(self, event: Decided) -> None:
+        found = event.finding
+        if found is None or event.reason not in _ALARMS:
+            return
+        kind = "placeholder" if event.reason is Reason.HONEYTOKEN else "secret"
+        self._log(
+            event,
+            LogLevel.warn,
+            "Denied: the {kind} of credential {credential} was in the {place} of a request "
+            "from identity {identity} to {authority}",
+            kind=kind,
+            credential=found.credential,
+            place=found.place.value,
+            identity=event.who.identity,
+            authority=event.authority,
+        )
+
+    def _on_refused(self, event: ConnectionRefused) -> None:
+        text = "Refused a connection from {peer} on {listener}: limit {limit} is reached"
+        who = event.who
+        fields = {"peer": who.peer, "listener": who.listener, "limit": event.limit}
+        self._log(event, LogLevel.warn, text, **fields)
+
+    def _on_handshake(self, event: TlsHandshake) -> None:
+        if event.error:
+            text = "TLS handshake on the {side} side for {authority} failed: {error}"
+            fields = {"authority": event.authority, "error": event.error}
+            self._log(event, LogLevel.info, text, side=event.side.value, **fields)
+
+    def _on_internal_error(self, event: InternalError) -> None:
+        text = "Unexpected {kind} in {where}; what it was doing was aborted"
+        self._log(event, LogLevel.error, text, kind=event.kind, where=event.where)
+
+    def _on_audit_failed(self, event: AuditFailed) -> None:
+        text = "An audit record could not be written, requests are refused: {error}"
+        self._log(event, LogLevel.critical, text, error=event.error)
+
+    def _on_ready(self, event: GatewayReady) -> None:
+        text = "SLAPENIR {version} is ready on {listeners}"
+        listeners = ", ".join(event.listeners)
+        self._log(event, LogLevel.info, text, version=event.version, listeners=listeners)
+
+    def _on_stopping(self, event: GatewayStopping) -> None:
+        text = "Stopping; connections that are left in {deadline} seconds are cut"
+        self._log(event, LogLevel.info, text, deadline=event.deadline)
+
+    def _on_reloaded(self, event: Reloaded) -> None:
+        if event.error:
+            text = "Reload failed, the old configuration stays in force: {error}"
+            self._log(event, LogLevel.critical, text, error=event.error)
+        else:
+            self._log(event, LogLevel.info, "Reloaded the configuration")
+
+    def _on_certificate(self, event: CertificateLoaded) -> None:
+        days = (event.not_after - self._clock()) / 86400
+        level = LogLevel.warn if days * 86400 < EXPIRY_WARNING else LogLevel.info
+        text = "Certificate {certificate} ends in {days:.1f} days"
+        self._log(event, level, text, certificate=event.certificate, days=days)
