@@ -1,0 +1,127 @@
+"""How a secret may be written: each form of it as a literal pattern with a same-length overwrite.
+
+Covered, for every value: raw; base64 and base64url at the three alignments, also with ``/``
+written ``\\/`` as JSON encoders do; hex in any case; percent-encoding (RFC 3986, 2.1) of what
+must be encoded and of every byte; JSON strings (RFC 8259, 7) with every character as ``\\uXXXX``
+and with only what an encoder must or may escape; UTF-16 in both orders.  A rendered composite
+(``Basic`` user and password, a token in a query) contains one of these.
+
+Base64 packs three bytes into four characters, so the characters at the edges of a value may also
+hold bits of its neighbours.  A pattern has only the characters that the value alone determines:
+the edge characters, with at most four bits each of the first and last byte, are left in place.
+
+Not covered: other nestings (base64 of base64, percent twice, JSON in JSON), a value with only
+some of its plain characters escaped, separators inside hex, wrapped base64 lines, HTML
+references, base32, compression inside a body, changed case, characters put in between.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import attrs
+
+from slapenir.names import Form
+
+SHORTEST = 8
+"""The fewest bytes a watched value may have; a shorter one would be found by accident."""
+
+_MASK = b"X"
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_FIRST_CHARACTER = (0, 2, 3)  # the first base64 character that lies wholly in the value
+
+
+@attrs.frozen(slots=True, repr=False)
+class Pattern:
+    """One form of one watched value.
+
+    ``owner`` is the index of the value in the caller's list.  ``data`` is matched byte for byte,
+    or without regard to ASCII case when ``caseless``.  ``fill`` has the length of ``data`` and
+    overwrites it when no better replacement is known.
+    """
+
+    owner: int
+    form: Form
+    data: bytes
+    caseless: bool
+    fill: bytes
+
+    def __repr__(self) -> str:
+        return f"<Pattern owner={self.owner} form={self.form.value}>"
+
+
+def patterns_of(value: bytes, owner: int, placeholder: bytes | None = None) -> list[Pattern]:
+    """Return a pattern for every form of ``value``, each text once, in an order set by ``value``.
+
+    ``fill`` is the same form of ``placeholder``, else of a run of ``X``, whichever first has the
+    form's length; else a run of ``X``.  Raises ValueError for less than SHORTEST bytes.
+    """
+    if len(value) < SHORTEST:
+        raise ValueError(f"a watched value has fewer than {SHORTEST} bytes")
+    mask = _MASK * len(value)
+    stands_in = mask if placeholder is None or len(placeholder) != len(value) else placeholder
+    found: dict[bytes, Pattern] = {}
+    rows = zip(_forms(value), _forms(stands_in), _forms(mask), strict=True)
+    for (form, caseless, data), (_, _, first), (_, _, second) in rows:
+        if data in found:
+            continue
+        fill = next((f for f in (first, second) if len(f) == len(data)), _MASK * len(data))
+        found[data] = Pattern(owner, form, data, caseless, fill)
+    return list(found.values())
+
+
+def replacements_of(value: bytes, placeholder: bytes) -> list[bytes]:
+    """Return what each of ``patterns_of(value, ...)`` becomes for one placeholder, in its order.
+
+    One engine serves every identity; this is the part that differs between them.
+    """
+    return [pattern.fill for pattern in patterns_of(value, 0, placeholder)]
+
+
+def _forms(value: bytes) -> Iterator[tuple[Form, bool, bytes]]:
+    """Yield form, caselessness and text; the same number of them, in one order, for any value."""
+    yield Form.RAW, False, value
+    for alignment in range(3):
+        for form, characters in _base64(value, alignment):
+            yield form, False, characters
+    yield Form.HEX, True, value.hex().encode("ascii")
+    yield Form.PERCENT, False, _quote(value, b"%%%02X")
+    yield Form.PERCENT, False, _quote(value, b"%%%02x")
+    yield Form.PERCENT, True, b"".join(b"%%%02x" % byte for byte in value)
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    units = text.encode("utf-16-be")
+    pairs = zip(units[::2], units[1::2], strict=True)
+    yield Form.JSON, True, b"".join(b"\\u%02x%02x" % pair for pair in pairs)
+    plain = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    yield Form.JSON, False, plain
+    yield Form.JSON, False, plain.replace(b"/", b"\\/")
+    yield Form.JSON, False, _escape(plain, b"<>&", b"\\u%04x")
+    yield Form.JSON, False, _escape(value.replace(b"\\", b"\\\\"), b"<>&'+`\"", b"\\u%04X")
+    yield Form.UTF16, False, text.encode("utf-16-le")
+    yield Form.UTF16, False, units
+
+
+def _base64(value: bytes, alignment: int) -> Iterator[tuple[Form, bytes]]:
+    """Yield the base64 characters that ``value`` determines after ``alignment`` other bytes."""
+    padded = b"\0" * alignment + value
+    part = slice(_FIRST_CHARACTER[alignment], len(padded) * 8 // 6)
+    standard = base64.b64encode(padded)[part]
+    yield Form.BASE64, standard
+    yield Form.BASE64, standard.replace(b"/", b"\\/")
+    yield Form.BASE64URL, base64.urlsafe_b64encode(padded)[part]
+
+
+def _quote(value: bytes, escape: bytes) -> bytes:
+    """Return ``value`` with all but unreserved characters percent-encoded (RFC 3986, 2.3)."""
+    return b"".join(bytes([c]) if c in _UNRESERVED else escape % c for c in value)
+
+
+def _escape(text: bytes, marks: bytes, escape: bytes) -> bytes:
+    """Return a JSON string with ``marks`` escaped too, as Go's encoder does, or .NET's."""
+    for mark in marks:
+        text = text.replace(bytes([mark]), escape % mark)
+    return text
