@@ -74,11 +74,6 @@ _word = lru_cache(1024)(quote)
 _SANITIZED = (
     '"event":"Sanitized",%s,"exchange":%d,"credential":%s,"form":"%s","place":"%s","count":%d'
 )
-_FINISHED = (
-    '"event":"ExchangeFinished",%s,"exchange":%d,"outcome":"%s","rule":%s,"method":%s,"scheme":%s,'
-    '"authority":%s,"path":%s,"status":%d,"request_bytes":%d,"response_bytes":%d,'
-    '"seconds":%.6f,"detail":%s'
-)
 
 
 def _who(who: Who) -> str:
@@ -131,20 +126,14 @@ def sanitized(event: Sanitized) -> str:
 
 def exchange_finished(event: ExchangeFinished) -> str:
     """Return the fields of an exchange's end."""
-    return _FINISHED % (
-        _who(event.who),
-        event.exchange,
-        event.outcome._value_,
-        _word(event.rule),
-        quote(event.method),
-        _word(event.scheme),
-        _word(event.authority),
-        quote(event.path),
-        event.status,
-        event.request_bytes,
-        event.response_bytes,
-        event.seconds,
-        quote(event.detail),
+    return (
+        f'"event":"ExchangeFinished",{_who(event.who)},"exchange":{event.exchange:d},'
+        f'"outcome":"{event.outcome._value_}","rule":{_word(event.rule)},'
+        f'"method":{quote(event.method)},"scheme":{_word(event.scheme)},'
+        f'"authority":{_word(event.authority)},"path":{quote(event.path)},'
+        f'"status":{event.status:d},"request_bytes":{event.request_bytes:d},'
+        f'"response_bytes":{event.response_bytes:d},"seconds":{event.seconds:.6f},'
+        f'"detail":{quote(event.detail)}'
     )
 
 
