@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -77,15 +78,12 @@ class _Work:
     names: list[bytes] = attrs.field(repr=False)
     sent: HeaderList = attrs.field(repr=False)
     seen: HeaderList = attrs.field(repr=False)
-    decoded: list[bytes] = attrs.field(repr=False, factory=list)
-    uses: list[CredentialUse] = attrs.field(factory=list)
-    dropped: list[int] = attrs.field(factory=list)
+    decoded: tuple[bytes, ...] = attrs.field(repr=False, default=())
+    uses: tuple[CredentialUse, ...] = ()
+    dropped: tuple[int, ...] = ()
 
     def places(self, name: bytes) -> list[int]:
         """Return where in the head the fields of this name are."""
-        first = self.names.index(name)
-        if self.names.count(name) == 1:
-            return [first]
         return [i for i, found in enumerate(self.names) if found == name]
 
 
@@ -96,7 +94,16 @@ class Injector:
     secret that cannot stand on its surface (CR, LF, NUL; a colon in a user name).
     """
 
-    __slots__ = ("_always", "_basic", "_body", "_headers", "_query", "_tokens", "_watched")
+    __slots__ = (
+        "_always",
+        "_basic",
+        "_body",
+        "_headers",
+        "_query",
+        "_tokens",
+        "_usual",
+        "_watched",
+    )
 
     def __init__(self, held: Sequence[Held]) -> None:
         headers: dict[bytes, _Ways] = {}
@@ -118,6 +125,7 @@ class Injector:
         self._headers, self._basic, self._query, self._body = headers, basic, query, tuple(body)
         self._tokens = token_pattern(item.placeholder for item in held)
         self._watched = tuple(dict.fromkeys((*headers, _AUTHORIZATION)))
+        self._usual = {name: ways[0] for name, ways in headers.items()}
         self._always = {
             name: next(way for way in ways if way.always)
             for name, ways in headers.items()
@@ -132,50 +140,46 @@ class Injector:
         on one surface: the one whose placeholder is there, else the first.
         """
         names = [name.lower() for name, _ in headers]
-        work: _Work | None = None
+        work = _Work(names, headers.copy(), headers.copy())
         for name in self._watched:
             if name in names:
-                work = work or _Work(names, headers.copy(), headers.copy())
                 self._swap_field(work, name)
             elif name in self._always:
-                work = work or _Work(names, headers.copy(), headers.copy())
                 way = self._always[name]
                 work.sent.append((name.title(), way.sent))
-                work.uses.append(way.use)
-        sent, seen, decoded = headers, headers, b""
-        uses: tuple[CredentialUse, ...] = ()
-        if work is not None:
-            sent, seen = work.sent, work.seen
-            if work.dropped:
-                sent = [field for i, field in enumerate(sent) if i not in work.dropped]
-            decoded, uses = b"\r\n".join(work.decoded), tuple(work.uses)
-        view_target = target
+                work.uses += (way.use,)
+        sent, uses, view_target = work.sent, work.uses, target
+        if work.dropped:
+            sent = [field for i, field in enumerate(sent) if i not in work.dropped]
         if self._query and b"?" in target:
             target, view_target, more = self._swap_query(target)
             uses += more
-        view = b"\r\n".join([view_target, *map(b": ".join, seen), decoded])
+        view = b"\r\n".join((view_target, *chain.from_iterable(work.seen), *work.decoded, b""))
         return Injection(target, sent, uses, view, self._body)
 
     def _swap_field(self, work: _Work, name: bytes) -> None:
+        usual = self._usual.get(name)
+        if usual is not None and work.names.count(name) == 1:
+            i = work.names.index(name)
+            field, value = work.sent[i]
+            if value == usual.usual:
+                work.sent[i] = (field, usual.sent)
+                work.seen[i] = (field, usual.blanked)
+                work.uses += (usual.use,)
+                return
         places = work.places(name)
         if name == _AUTHORIZATION and self._swap_basic(work, places):
             return
         ways = self._headers.get(name)
         if ways is None:
             return
-        first = places[0]
-        field, value = work.sent[first]
-        if len(places) == 1 and value == ways[0].usual:
-            way = ways[0]
-            work.seen[first] = (field, way.blanked)
-        else:
-            way = self._choose(ways, [work.sent[i][1] for i in places])
-            for i in places:
-                shown, value = work.seen[i]
-                work.seen[i] = (shown, self._blank(value, way))
-        work.sent[first] = (field, way.sent)
-        work.dropped += places[1:]
-        work.uses.append(way.use)
+        way = self._choose(ways, [work.sent[i][1] for i in places])
+        for i in places:
+            field, value = work.seen[i]
+            work.seen[i] = (field, self._blank(value, way))
+        work.sent[places[0]] = (work.sent[places[0]][0], way.sent)
+        work.dropped += tuple(places[1:])
+        work.uses += (way.use,)
 
     def _swap_basic(self, work: _Work, places: list[int]) -> bool:
         """Add decoded Basic values to the view; whether the first one was the one to swap."""
@@ -195,14 +199,14 @@ class Injector:
                         halves[part] = swap(self._tokens, halves[part], way.placeholder, way.sent)
                     else:
                         halves[part] = way.sent
-                    work.uses.append(way.use)
+                    work.uses += (way.use,)
                     swapped = True
-            work.decoded.append(shown["username"] + b":" + shown["password"])
+            work.decoded += (shown["username"] + b":" + shown["password"],)
             if shown["username"] != basic[0] or shown["password"] != basic[1]:
                 work.seen[i] = (name, value.replace(basic[2], b" " * len(basic[2])))
             if i == places[0] and swapped:
                 work.sent[i] = (name, encode_basic(halves["username"], halves["password"]))
-                work.dropped += places[1:]
+                work.dropped += tuple(places[1:])
         return swapped
 
     def _swap_query(self, target: bytes) -> tuple[bytes, bytes, tuple[CredentialUse, ...]]:
