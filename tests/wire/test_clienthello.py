@@ -72,7 +72,7 @@ class ReadingTests(SynchronousTestCase):
         for size in (100, 300):
             self.assertEqual(read(records(too_big, size)[:65_000]), None)
             self.assertRaises(RemoteProtocolError, read, records(too_big, size)[:65_600])
-        self.assertRaises(RemoteProtocolError, read, b"\x16\x03\x01\x40\x00\x01\x01\x00\x01")
+        self.assertRaises(RemoteProtocolError, read, records(b"\x01\x01\x00\x01"))
 
     def test_t096_received_is_bounded(self) -> None:
         """T096: records of one byte cannot make the reader hold more than 64 KiB."""

@@ -260,6 +260,12 @@ class SequenceTests(SynchronousTestCase):
         )
         self.assertIsNone(response_status(b"HTTP/1.1 100 Continue\r\n\r\n" + ok()))
 
+    def test_a_long_head_in_two_parts_then_a_short_one(self) -> None:
+        long = get(b"X: " + b"a" * 500)
+        messages, decoder = decode_requests([long[:400], long[400:], get()])
+        self.assertEqual(targets(messages), [b"/", b"/"])
+        self.assertTrue(decoder.idle)
+
     def test_idle_and_buffered(self) -> None:
         _, decoder = decode_requests([])
         self.assertTrue(decoder.idle)
