@@ -1,8 +1,8 @@
 """The benchmark's load generator: a process that does a bounded amount of work through a proxy.
 
 ``python -m bench.load JOB PROXY_PORT HOST:PORT CA_FILE COUNT SIZE CONNECTIONS TOKEN``.  It sets
-up and warms up, prints ``ready``, waits for a line, does COUNT units, prints ``{"seconds": ..., "units":
-...}`` and leaves when its standard input ends.  Jobs: ``requests`` (COUNT small GETs over
+up and warms up, prints ``ready``, waits for a line, does COUNT units, prints ``{"seconds": ...,
+"units": ...}`` and leaves when its standard input ends.  Jobs: ``requests`` (COUNT small GETs over
 CONNECTIONS kept connections, one in flight on each), ``connections`` (COUNT times connect,
 CONNECT, TLS, one GET, close), ``down`` and ``up`` (COUNT bodies of SIZE bytes on one connection).
 """

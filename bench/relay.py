@@ -47,7 +47,8 @@ class ClientSide(protocol.Protocol):
     transport: Any
     factory: RelayFactory
 
-    def __init__(self) -> None:
+    def __init__(self, factory: RelayFactory) -> None:
+        self.factory = factory
         self.head = b""
         self.origin: Any = None
 
@@ -88,10 +89,13 @@ class RelayFactory(protocol.ServerFactory):
     noisy = False
 
     def __init__(self, reactor: Any, options: tuple[Any, Any], origin_port: int) -> None:
-        self.protocol = ClientSide
         self.reactor = reactor
         self.client_options, self.origin_options = options
         self.origin_port = origin_port
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the protocol of a new client."""
+        return ClientSide(self)
 
 
 @implementer(IOpenSSLContextFactory)

@@ -49,24 +49,30 @@ class GatewayFailed(Exception):
 
 @attrs.frozen
 class Credential:
-    """One ``[[credential]]``; ``inject`` holds TOML inline tables.  ``secret`` is not shown."""
+    """One ``[[credential]]``; ``inject`` holds TOML inline tables.  ``secret`` is not shown.
+
+    ``variable`` is where the agent finds its placeholder.
+    """
 
     id: str
     secret: str = attrs.field(repr=False)
     hosts: tuple[str, ...]
     inject: tuple[str, ...]
     placeholder: str | None = None
+    variable: str | None = None
 
     @property
-    def variable(self) -> str:
+    def source_variable(self) -> str:
         """The environment variable the gateway reads the secret from."""
         return "TEST_SECRET_" + self.id.upper().replace("-", "_")
 
     def toml(self) -> str:
         """Return the table."""
-        lines = ["[[credential]]", f'id = "{self.id}"', f'source = "env:{self.variable}"']
+        lines = ["[[credential]]", f'id = "{self.id}"', f'source = "env:{self.source_variable}"']
         if self.placeholder is not None:
             lines.append(f'placeholder = "{self.placeholder}"')
+        if self.variable is not None:
+            lines.append(f'variable = "{self.variable}"')
         lines += [f"hosts = {_strings(self.hosts)}", f"inject = [{', '.join(self.inject)}]"]
         return "\n".join(lines) + "\n"
 
@@ -107,12 +113,14 @@ def free_port() -> int:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without proxies and without the machine's own CAs."""
-    env = {key: value for key, value in os.environ.items() if key not in CA_VARIABLES}
-    for key in list(env):
-        if key.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            del env[key]
-    return env
+    """Return this process's environment without proxies, CAs and settings of single clients."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in CA_VARIABLES
+        and not key.upper().startswith(("PIP_", "GIT_", "NPM_CONFIG_"))
+        and key.lower() not in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    }
 
 
 @attrs.define
@@ -185,7 +193,7 @@ class Gateway:
     def environment(self) -> dict[str, str]:
         """Return the gateway's own environment: this one's, cleaned, with the secrets."""
         env = clean_environment()
-        env.update({one.variable: one.secret for one in self.credentials})
+        env.update({one.source_variable: one.secret for one in self.credentials})
         env["PYTHONPATH"] = str(ROOT)
         return env
 

@@ -1,0 +1,1 @@
+"""Programs run as agents: each prints every byte it was given, for the test to search."""

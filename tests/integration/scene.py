@@ -1,0 +1,151 @@
+"""One gateway for all tests of real clients, with the origins they talk to; made when first used.
+
+Starting a gateway takes a second, and a client must not care who used it before: so it is shared.
+Whoever needs another configuration starts a Gateway of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import secrets
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.support.certs import ThrowawayCA
+from tests.support.gateway import Credential, Gateway, Rule
+from tests.support.git_origin import git_origin, make_repository
+from tests.support.index_origin import index_origin
+from tests.support.llm_origin import credential_seen, llm_origin, told
+from tests.support.origin import Origin, Request, Step, ok
+
+API = "api.example.test"
+LLM = "llm.example.test"
+GIT = "git.example.test"
+INDEX = "index.example.test"
+CLIENTS = Path(__file__).resolve().parent / "clients"
+CLIENT_SECONDS = 60.0
+BEARER = '{ header = "Authorization", scheme = "Bearer" }'
+BASIC = '{ basic = "password" }'
+
+
+def new_secret(prefix: str, length: int = 40) -> str:
+    """Return a fresh random secret of letters and digits after a prefix."""
+    alphabet = string.ascii_letters + string.digits
+    return prefix + "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def echo(request: Request) -> Iterable[Step]:
+    """Answer with the credential that came, in a header, raw, in base64, hex and JSON."""
+    key = credential_seen(request)
+    body = f'{{"method":"{request.method.decode()}","said":"{told(key)}","hex":"{key.hex()}"}}'
+    return [ok(body.encode("latin-1"), b"Content-Type: application/json", b"X-Echo-Key: " + key)]
+
+
+@attrs.frozen
+class Ran:
+    """What a client did: its exit status and every byte it printed."""
+
+    status: int
+    output: bytes
+
+
+@attrs.define
+class Scene:
+    """The running gateway, its origins by host name, its credentials by id."""
+
+    directory: Path
+    ca: ThrowawayCA
+    credentials: dict[str, Credential]
+    origins: dict[str, Origin]
+    gateway: Gateway
+    environment: dict[str, str] = attrs.field(factory=dict)
+
+    def url(self, host: str, path: str = "/", user: str = "") -> str:
+        """Return the https URL of a path at an origin."""
+        return f"https://{user}{'@' if user else ''}{host}:{self.origins[host].port}{path}"
+
+    def run(self, argv: Sequence[str | Path], cwd: Path | None = None, **env: str) -> Ran:
+        """Run a client as an agent: nothing but what ``slapenir env`` printed, and ``env``."""
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [str(part) for part in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**self.environment, "HOME": str(home), "PIP_CONFIG_FILE": "/dev/null", **env},
+            cwd=cwd or self.directory,
+            timeout=CLIENT_SECONDS,
+        )
+        return Ran(done.returncode, done.stdout)
+
+    def run_python(self, script: str, *arguments: str, **env: str) -> Ran:
+        """Run one of the programs in ``clients`` with this interpreter."""
+        return self.run([sys.executable, CLIENTS / script, *arguments], **env)
+
+    def close(self) -> None:
+        """Stop everything and remove the directory."""
+        self.gateway.stop()
+        for origin in self.origins.values():
+            origin.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _credentials() -> Mapping[str, Credential]:
+    made = (
+        Credential("api", new_secret("key-"), (API,), (BEARER,), "DUMMY_API_KEY", "API_KEY"),
+        Credential("openai", new_secret("sk-proj-"), (LLM,), (BEARER,), variable="OPENAI_API_KEY"),
+        Credential(
+            "anthropic",
+            new_secret("sk-ant-api03-"),
+            (LLM,),
+            ('{ header = "x-api-key" }',),
+            variable="ANTHROPIC_API_KEY",
+        ),
+        Credential("git", new_secret("ghp_", 36), (GIT,), (BASIC,), variable="GIT_TOKEN"),
+        Credential("index", new_secret("pypi-"), (INDEX,), (BASIC,), "DUMMY_INDEX", "INDEX_TOKEN"),
+    )
+    return {one.id: one for one in made}
+
+
+def make_scene() -> Scene:
+    """Start the origins and the gateway; raises GatewayFailed."""
+    directory = Path(tempfile.mkdtemp(prefix="slapenir-test-"))
+    ca = ThrowawayCA(directory)
+    credentials = dict(_credentials())
+    repositories = directory / "repositories"
+    repositories.mkdir()
+    make_repository(repositories, "repo.git")
+    origins = {
+        API: Origin(echo, ca.server_context(API)),
+        LLM: llm_origin(ca.server_context(LLM)),
+        GIT: git_origin(ca.server_context(GIT), repositories, credentials["git"].secret),
+        INDEX: index_origin(ca.server_context(INDEX), credentials["index"].secret),
+    }
+    used = {API: ("api",), LLM: ("openai", "anthropic"), GIT: ("git",), INDEX: ("index",)}
+    rules = [
+        Rule(host.partition(".")[0], (host,), (origins[host].port,), used[host]) for host in used
+    ]
+    place = directory / "gateway"
+    place.mkdir(mode=0o700)
+    ports = {host: origin.port for host, origin in origins.items()}
+    gateway = Gateway(place, list(credentials.values()), rules, ports, ca.ca_file)
+    scene = Scene(directory, ca, credentials, origins, gateway)
+    atexit.register(scene.close)
+    gateway.start()
+    scene.environment.update(gateway.client_environment())
+    return scene
+
+
+@functools.cache
+def shared_scene() -> Scene:
+    """Return the one scene of this test run."""
+    return make_scene()
