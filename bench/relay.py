@@ -115,11 +115,11 @@ class _Leaf:
 def main(argv: list[str]) -> None:
     """Listen and run until killed."""
     port, cert, key, origin_host, origin_port, ca_file = argv
-    epollreactor.install()  # type: ignore[no-untyped-call]
+    epollreactor.install()
     from twisted.internet import reactor  # Twisted's startTLS aggregates writes on the global one
 
     authority = ssl.Certificate.loadPEM(Path(ca_file).read_bytes())
-    roots = ssl.trustRootFromCertificates([authority])  # type: ignore[no-untyped-call]
+    roots = ssl.trustRootFromCertificates([authority])
     verified = ssl.optionsForClientTLS(origin_host, trustRoot=roots)
     factory = RelayFactory(reactor, (_Leaf(cert, key), verified), int(origin_port))
     reactor.listenTCP(int(port), factory, backlog=512, interface="127.0.0.1")

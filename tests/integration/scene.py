@@ -89,7 +89,7 @@ class Scene:
 
     def run_python(self, script: str, *arguments: str, **env: str) -> Ran:
         """Run one of the programs in ``clients`` with this interpreter."""
-        return self.run([sys.executable, CLIENTS / script, *arguments], **env)
+        return self.run([sys.executable, CLIENTS / script, *arguments], None, **env)
 
     def close(self) -> None:
         """Stop everything and remove the directory."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.case import ClientCase, need
-from tests.integration.scene import API, GIT, INDEX
+from tests.integration.scene import API, GIT, INDEX, Ran
 from tests.support.git_origin import basic_password
 from tests.support.index_origin import NAME
 
@@ -26,7 +26,18 @@ class TestCurl(ClientCase):
         header = "Authorization: Bearer " + self.scene.environment["API_KEY"]
         upload = self.scene.directory / "upload"
         upload.write_bytes(bytes(range(256)) * 8192)
-        curl = [need("curl"), "-sS", "-v", "-i", "--max-time", "20", "-H", header, "-T", upload]
+        curl = [
+            need("curl"),
+            "-sS",
+            "-v",
+            "-i",
+            "--max-time",
+            "20",
+            "-H",
+            header,
+            "-T",
+            str(upload),
+        ]
         ran = self.scene.run([*curl, self.scene.url(API, "/a"), self.scene.url(API, "/b")])
         self.assert_swapped(ran, "api", API)
         first, _ = self.requests(API)
@@ -61,7 +72,7 @@ class TestGit(ClientCase):
         token = self.scene.environment["GIT_TOKEN"]
         trace = {"GIT_TRACE_CURL": "1", "GIT_TRACE_REDACT": "0", "GIT_TERMINAL_PROMPT": "0"}
         url = self.scene.url(GIT, "/repo.git", user=f"agent:{token}")
-        cloned = self.scene.run(["git", "clone", "-q", url, work], **trace)
+        cloned = self.scene.run(["git", "clone", "-q", url, work], None, **trace)
         self._assert_git(cloned)
         self.assertEqual((work / "file.txt").read_text("ascii"), "first\n")
 
@@ -69,19 +80,19 @@ class TestGit(ClientCase):
         identity = ["-c", "user.name=agent", "-c", "user.email=agent@example.test"]
         commit = ["git", *identity, "commit", "-q", "-a", "-m", "second"]
         self.assertEqual(self.scene.run(commit, cwd=work).status, 0)
-        pushed = self.scene.run(["git", "push", "-q", "origin", "main"], cwd=work, **trace)
+        pushed = self.scene.run(["git", "push", "-q", "origin", "main"], work, **trace)
         self._assert_git(pushed)
         bare = self.scene.directory / "repositories" / "repo.git"
-        log = ["git", "-C", bare, "log", "--format=%s", "main"]
+        log = ["git", "-C", str(bare), "log", "--format=%s", "main"]
         self.assertEqual(self.scene.run(log).output.split(), [b"second", b"first"])
 
-    def _assert_git(self, ran: object) -> None:
+    def _assert_git(self, ran: Ran) -> None:
         """git asks once without credentials, is told to send them, and then always does."""
         secret = self.scene.credentials["git"].secret
-        self.assertEqual(ran.status, 0, ran.output)  # type: ignore[attr-defined]
+        self.assertEqual(ran.status, 0, ran.output)
         passwords = [basic_password(request) for request in self.requests(GIT)]
         self.assertEqual(set(passwords), {None, secret})
-        self.assert_clean(ran.output)  # type: ignore[attr-defined]
+        self.assert_clean(ran.output)
         self.assert_clean(self.scene.gateway.written())
 
 
