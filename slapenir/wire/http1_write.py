@@ -18,6 +18,7 @@ from slapenir.wire.messages import (
 )
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 def encode_request_head(head: RequestHead) -> bytes:
@@ -92,7 +93,7 @@ def _framed(headers: HeaderList, framing: Framing, length: int) -> HeaderList:
     missing = bool(name)
     for pair in headers:
         lower = pair[0].lower()
-        if lower == b"content-length" or lower == b"transfer-encoding":
+        if lower in _FRAMING:
             if not missing or lower != name or pair[1].lower() != value:
                 continue
             missing = False
@@ -120,12 +121,10 @@ def _describing(headers: HeaderList) -> HeaderList:
 
 def _encode_head(line: bytes, headers: HeaderList) -> bytes:
     """Return line and headers; raise LocalProtocolError when any part holds what it must not."""
-    lines = [line]
-    for name, value in headers:
-        if not name or name.translate(None, _TOKEN):
-            raise LocalProtocolError("a header name is not a token")
-        lines.append(name + b": " + value)
-    lines.append(b"\r\n")
+    names = [name for name, _ in headers]
+    if b"" in names or b"".join(names).translate(None, _TOKEN):
+        raise LocalProtocolError("a header name is not a token")
+    lines = [line, *[name + b": " + value for name, value in headers], b"\r\n"]
     head = b"\r\n".join(lines)
     if len(head.translate(None, VISIBLE)) != 2 * len(lines):
         raise LocalProtocolError("a head would hold a control byte")
