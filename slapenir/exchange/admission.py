@@ -34,8 +34,8 @@ class Admission:
     """What was found out about one request, and whether it may go out.
 
     ``refusal`` None means it may, with ``target`` and ``fields`` as they go to the origin, the
-    credentials in ``uses`` put in, and ``body`` as the transform of its body.  ``path`` and ``authority_text`` are for records: both are empty where
-    the head held a secret.
+    credentials in ``uses`` put in, and ``body`` as the transform of its body.  ``path`` and
+    ``authority_text`` are for records: both are empty where the head held a secret.
     """
 
     terms: Terms
@@ -87,6 +87,7 @@ def admit(
 ) -> Admission:
     """Judge a request; never raises.  ``tunnel`` is the CONNECT authority it came through."""
     method = head.method.decode("ascii", "replace")
+    scheme = Scheme.HTTPS
     try:
         if tunnel is None:
             absolute = parse_absolute(head.target)
@@ -94,7 +95,7 @@ def admit(
                 raise RemoteProtocolError("an https origin needs CONNECT")
             scheme, authority, target = absolute.scheme, absolute.authority, absolute.path
         else:
-            scheme, authority, target = Scheme.HTTPS, tunnel, parse_origin(head.target)
+            authority, target = tunnel, parse_origin(head.target)
         written = first(head.headers, b"host")
         host = authority if written is None else parse_authority(written, scheme.port)
         path = checked_path(target)

@@ -72,12 +72,10 @@ class CodedBody:
 
     def finish(self) -> bytes:
         """End the body; a truncated coding raises CodingError."""
-        out = [self._encoder.feed(self._rewriter.feed(piece)) for piece in self._decoder.finish()]
+        self._decoder.finish()
         tail = self._rewriter.finish()
-        if tail:
-            out.append(self._encoder.feed(tail))
-        out.append(self._encoder.finish())
-        return b"".join(out)
+        out = self._encoder.feed(tail) if tail else b""
+        return out + self._encoder.finish()
 
     @property
     def hits(self) -> Hits:

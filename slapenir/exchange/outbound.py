@@ -18,8 +18,9 @@ from slapenir.exchange.forward import request_fields
 from slapenir.exchange.terms import Terms
 from slapenir.names import Authority, Place, Reason, Scheme
 from slapenir.scan.codings import Decoder, parse_codings
+from slapenir.scan.detect import Detector
 from slapenir.scan.engine import Match
-from slapenir.scan.rewrite import Detector, Swapper
+from slapenir.scan.swap import Swapper
 from slapenir.wire.headers import values
 from slapenir.wire.messages import Framing, HeaderList, RequestHead
 
@@ -115,8 +116,7 @@ class RequestBody:
             out = self._plain(self._detector.finish())
             return b"" if self.refusal else out + (self._swapper.finish() if self._swapper else b"")
         try:
-            for piece in self._decoder.finish():
-                self._detector.feed(piece)
+            self._decoder.finish()
         except CodingError:
             self.refusal = self.refusal or Refusal(Reason.CODING_UNSUPPORTED)
         self._detector.finish()
