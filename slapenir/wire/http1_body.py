@@ -86,13 +86,18 @@ class ChunkedReader:
                     return pos
                 self._start_chunk(found)
                 pos = found.end()
+                end = pos + self._left
+                if self._left and data.startswith(b"\r\n", end):  # the whole chunk is here
+                    parts.append(data[pos:end])
+                    pos = end + 2
+                    self._part = _Part.SIZE
             else:
                 return pos
         return pos
 
     def _start_chunk(self, found: re.Match[bytes]) -> None:
         digits, extension = found.groups()
-        if extension is not None or len(digits) > _PLAIN_DIGITS:
+        if extension or len(digits) > _PLAIN_DIGITS:
             self._overhead += len(extension or b"") + max(0, len(digits) - _PLAIN_DIGITS)
             if self._overhead > self._limits.chunk_overhead:
                 raise RemoteProtocolError("too many bytes in chunk size lines")

@@ -19,7 +19,7 @@ def every_split(data: bytes, rounds: int = 20, seed: int = 1) -> Iterator[list[b
     yield [data[i : i + 1] for i in range(len(data))]
     for cut in range(1, len(data)):
         yield [data[:cut], data[cut:]]
-    source = random.Random(seed)  # noqa: S311 - the cuts must repeat
+    source = random.Random(seed)
     for _ in range(rounds):
         yield random_split(data, source)
 
