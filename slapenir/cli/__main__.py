@@ -1,0 +1,5 @@
+"""``python -m slapenir.cli``."""
+
+from slapenir.cli.command import main
+
+main()

@@ -1,0 +1,136 @@
+"""``slapenir env``: what to set in a sandbox so that its programs use the gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+
+import click
+
+from slapenir.cli.authority import FILE
+from slapenir.cli.check import CREDENTIALS_DIRECTORY
+from slapenir.config.build import may_use, placeholder_for, variable_of
+from slapenir.config.credentials import read_credentials
+from slapenir.config.load import load
+from slapenir.config.settings import Settings
+from slapenir.config.state import check_state_dir, gateway_key
+from slapenir.errors import ConfigError
+
+# Each says where the CAs are to one family of programs; all of them replace the program's own,
+# but for NODE_EXTRA_CA_CERTS and DENO_CERT, which add to them.
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+    "DENO_CERT",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NIX_SSL_CERT_FILE",
+)
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_SEPARATOR = re.compile(r"(?<!\\):")
+_UNSPECIFIED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+@click.command()
+@FILE
+@click.option("--identity", required=True, help="Whose sandbox it is.")
+@click.option("--listener", help="Which listener of that identity; by default its first.")
+@click.option("--shell", type=click.Choice(["sh", "fish", "json"]), default="sh", show_default=True)
+def env(file: str, identity: str, listener: str | None, shell: str) -> None:
+    """Print the variables a sandbox needs: proxy, CA bundle and placeholders; no secret.
+
+    Minting a placeholder needs the secret's length and alphabet, so run this as the gateway's
+    user, with its environment.
+    """
+    settings = load(file)
+    variables = {
+        **_proxy(settings, identity, listener),
+        **dict.fromkeys(CA_VARIABLES, settings.gateway.ca_bundle),
+        **_placeholders(settings, identity),
+    }
+    sys.stdout.write(render(variables, shell))
+
+
+def render(variables: dict[str, str], shell: str) -> str:
+    """Return the variables in a shell's syntax, each value quoted."""
+    if shell == "json":
+        return json.dumps(variables, indent=2) + "\n"
+    if shell == "fish":
+        lines = [f"set -gx {name} {_fish(value)}" for name, value in variables.items()]
+    else:
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _fish(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _proxy(settings: Settings, identity: str, name: str | None) -> dict[str, str]:
+    found = [
+        (index, listener)
+        for index, listener in enumerate(settings.listeners)
+        if listener.identity == identity and name in (None, listener.name)
+    ]
+    if not found:
+        known = ", ".join(f"{one.identity} ({one.name})" for one in settings.listeners)
+        raise ConfigError(
+            "no listener is that of this identity", "$.listener", f"known: {known}", settings.file
+        )
+    index, listener = found[0]
+    url = listener.url or proxy_url(listener.endpoint)
+    if url is None:
+        raise ConfigError(
+            "the endpoint does not say where clients find it",
+            f"$.listener[{index}].url",
+            "set url to http://HOST:PORT",
+            settings.file,
+        )
+    variables = {"NODE_USE_ENV_PROXY": "1"}
+    for variable in PROXY_VARIABLES:
+        variables[variable] = variables[variable.lower()] = url
+    return variables | {"NO_PROXY": "", "no_proxy": ""}
+
+
+def proxy_url(endpoint: str) -> str | None:
+    """Return the proxy URL of a ``tcp:`` or ``tcp6:`` endpoint, None for any other.
+
+    An endpoint on all addresses is found on loopback.
+    """
+    kind, *parts = (part.replace("\\:", ":") for part in _SEPARATOR.split(endpoint))
+    if kind not in ("tcp", "tcp6") or not parts:
+        return None
+    port, host = "", "::1" if kind == "tcp6" else "127.0.0.1"
+    for position, part in enumerate(parts):
+        key, equals, value = part.partition("=")
+        if not equals and position == 0:
+            port = key
+        elif key == "port":
+            port = value
+        elif key == "interface":
+            host = _UNSPECIFIED.get(value, value) if value else host
+    if not port.isdigit():
+        return None
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _placeholders(settings: Settings, identity: str) -> dict[str, str]:
+    mine = [one for one in settings.credentials if may_use(settings, identity, one.id)]
+    minted = frozenset(one.id for one in mine if one.placeholder is None)
+    found = {one.id: one.placeholder for one in mine if one.placeholder is not None}
+    if minted:
+        check_state_dir(settings.gateway.state_dir)
+        key = gateway_key(settings.gateway.state_dir, create=False)
+        directory = os.environ.get(CREDENTIALS_DIRECTORY)
+        for one in read_credentials(settings, os.environ, directory, minted):
+            found[one.id] = placeholder_for(key, one, identity).decode("latin-1")
+    return {variable_of(one): found[one.id] for one in mine}
