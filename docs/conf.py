@@ -7,7 +7,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 project = "SLAPENIR"
 author = "the SLAPENIR contributors"
-copyright = author  # noqa: A001 - Sphinx names it
+copyright = author
 release = re.search(r'__version__ = "(.+?)"', (_ROOT / "slapenir/__init__.py").read_text())[1]
 version = release
 

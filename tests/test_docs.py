@@ -22,7 +22,6 @@ _CONFVAL = re.compile(r"^\.\. confval:: (\S+)\n(?:   :default: ``(.+)``\n)?", re
 _TABLES = {"listeners": "listener", "credentials": "credential", "rules": "rule"}
 
 
-
 def _table_of(kind: Any) -> type | None:
     """Return the settings class that an attribute holds, alone or in a tuple."""
     for candidate in (kind, *get_args(kind)):
@@ -39,7 +38,9 @@ def _keys(kind: type, prefix: str) -> Iterator[tuple[str, attrs.Attribute[Any]]]
         if kind is not Settings:
             yield f"{prefix}{attribute.name}", attribute
         if inner is not None:
-            name = _TABLES.get(attribute.name, attribute.name) if kind is Settings else attribute.name
+            name = (
+                _TABLES.get(attribute.name, attribute.name) if kind is Settings else attribute.name
+            )
             yield from _keys(inner, f"{prefix}{name}.")
 
 
@@ -82,7 +83,7 @@ class ConfigurationPageTests(unittest.SynchronousTestCase):
         self.assertEqual(sorted(name for name, _ in self.page), sorted(self.code))
 
     def test_defaults_are_those_of_the_code(self) -> None:
-        self.assertEqual({name: default for name, default in self.page}, self.code)
+        self.assertEqual(dict(self.page), self.code)
 
     def test_the_walk_finds_nested_tables(self) -> None:
         for name in ("gateway.admin", "limits.head_bytes", "credential.inject.header", "rule.id"):

@@ -49,7 +49,9 @@ class NumberTests(unittest.SynchronousTestCase):
         return [a or b for a, b in threats.NUMBER.findall(text)]
 
     def test_names_and_docstrings(self) -> None:
-        self.assertEqual(self._found('def test_T046_x(self): "(T047, T048)"'), ["046", "047", "048"])
+        self.assertEqual(
+            self._found('def test_T046_x(self): "(T047, T048)"'), ["046", "047", "048"]
+        )
         self.assertEqual(self._found("def test_t049_x"), ["049"])
 
     def test_other_words(self) -> None:
