@@ -75,6 +75,16 @@ class Decided:
 
 
 @attrs.frozen(slots=True)
+class Swapped:
+    """A placeholder in a request body was replaced ``count`` times; recorded before it is sent."""
+
+    who: Who
+    exchange: int
+    credential: str
+    count: int
+
+
+@attrs.frozen(slots=True)
 class Sanitized:
     """A secret was overwritten ``count`` times in a response."""
 
@@ -200,6 +210,7 @@ class CertificateLoaded:
 
 Event: TypeAlias = (
     Decided
+    | Swapped
     | Sanitized
     | ExchangeFinished
     | ConnectionOpened

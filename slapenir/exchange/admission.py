@@ -35,7 +35,7 @@ class Admission:
 
     ``refusal`` None means it may, with ``target`` and ``fields`` as they go to the origin, the
     credentials in ``uses`` put in, and ``body`` as the transform of its body.  ``path`` and
-    ``authority_text`` are for records: both are empty where the head held a secret.
+    ``authority_text`` are for records, and empty where they may hold a secret.
     """
 
     terms: Terms
@@ -126,7 +126,9 @@ def admit(
 
 def _withhold(admission: Admission) -> None:
     """Keep what a secret may stand in out of the records."""
-    admission.path = admission.authority_text = ""
+    admission.path = ""
+    if admission.terms.request.scan(admission.authority_text.encode("ascii")):
+        admission.authority_text = ""
     admission.method = known_method(admission.method)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from slapenir.errors import CodingError, LocalProtocolError, RemoteProtocolError
-from slapenir.events import ExchangeFinished
+from slapenir.events import ExchangeFinished, Swapped
 from slapenir.exchange import answers
 from slapenir.exchange.admission import Admission
 from slapenir.exchange.answers import Answer
@@ -124,6 +124,7 @@ class Exchange:
             if body.refusal is not None:
                 self._stop(body.refusal)
             elif data:
+                self._record_swaps(body)
                 session.send(self.origin, encode_chunk(data, body.framing))
         elif isinstance(message, Trailers):
             refusal = scan_trailers(self.terms, message.headers)
@@ -137,10 +138,16 @@ class Exchange:
                 if body.refusal is not None:
                     self._stop(body.refusal)
                     return
+                self._record_swaps(body)
                 tail = encode_chunk(data, body.framing) if data else b""
                 session.send(self.origin, tail + encode_end(body.framing, self.trailers))
                 session.out.append(SetTimer(Timer.BODY, None))
             self.request_done = True
+
+    def _record_swaps(self, body: RequestBody) -> None:
+        who = self.session.who
+        for credential, count in body.take_swapped():
+            self.session.emit(Swapped(who, self.number, credential, count))
 
     def _stop(self, refusal: Refusal) -> None:
         """Refuse a request whose body turned out to be one that must not go out."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 
 from slapenir.credentials.inject import Injection
-from slapenir.errors import CodingError
+from slapenir.errors import CodingError, RemoteProtocolError
 from slapenir.events import Finding
 from slapenir.exchange.forward import request_fields
 from slapenir.exchange.terms import Terms
@@ -87,6 +87,8 @@ class RequestBody:
         codings = parse_codings(values(head.headers, b"content-encoding"))
         self._decoder = Decoder(codings, None, terms.bounds.coding_ratio) if codings else None
         self._swapper: Swapper | None = None
+        self._names = [c for c in credentials if terms.has_body_surface(c)]
+        self._told: dict[int, int] = {}
         ignored: frozenset[int] = frozenset()
         if swaps and not codings:
             self._swapper = Swapper(swaps)
@@ -113,8 +115,7 @@ class RequestBody:
     def finish(self) -> bytes:
         """End the body; return what was still held."""
         if self._decoder is None:
-            out = self._plain(self._detector.finish())
-            return b"" if self.refusal else out + (self._swapper.finish() if self._swapper else b"")
+            return self._plain(self._detector.finish(), last=True)
         try:
             self._decoder.finish()
         except CodingError:
@@ -125,11 +126,28 @@ class RequestBody:
         self._look(self._coded)
         return b"" if self.refusal else self._late + out
 
-    def _plain(self, cleared: bytes) -> bytes:
+    def take_swapped(self) -> list[tuple[str, int]]:
+        """Return each credential swapped in since the last call, and how often."""
+        swapped = self._swapper.swapped if self._swapper else {}
+        if swapped == self._told:
+            return []
+        fresh = [(self._names[i], n - self._told.get(i, 0)) for i, n in swapped.items()]
+        self._told = dict(swapped)
+        return [(name, count) for name, count in fresh if count]
+
+    def _plain(self, cleared: bytes, *, last: bool = False) -> bytes:
         self._look(self._detector)
         if self.refusal:
             return b""
-        return self._swapper.feed(cleared) if self._swapper and cleared else cleared
+        swapper = self._swapper
+        if swapper is None:
+            return cleared
+        try:
+            out = swapper.feed(cleared)
+            return out + swapper.finish() if last else out
+        except RemoteProtocolError:
+            self.refusal = Refusal(Reason.BODY_TOO_LARGE)
+            return b""
 
     # A coded body goes out as it came, at least one feed late: a feed's bytes may go when a later
     # feed gave decoded text, all of it clean, with no live prefix held.

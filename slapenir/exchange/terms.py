@@ -100,16 +100,16 @@ class Terms:
             found = self._injectors[key] = Injector(held)
         return found
 
+    def has_body_surface(self, credential: str) -> bool:
+        """Whether a credential may be swapped in request bodies."""
+        return any(isinstance(s, BodySurface) for s in self.credentials[credential].surfaces)
+
     def body_placeholders(self, identity: str, credentials: tuple[str, ...]) -> frozenset[int]:
         """Return the request patterns that may stand raw in a body: they will be swapped."""
         key = (identity, credentials)
         found = self._ignored.get(key)
         if found is None:
-            allowed = {
-                Watched(c, identity)
-                for c in credentials
-                if any(isinstance(s, BodySurface) for s in self.credentials[c].surfaces)
-            }
+            allowed = {Watched(c, identity) for c in credentials if self.has_body_surface(c)}
             found = self._ignored[key] = frozenset(
                 index
                 for index, pattern in enumerate(self.request.patterns)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from slapenir.events import Swapped
 from slapenir.exchange.commands import Emit, Send
 from slapenir.exchange.inputs import (
     CLIENT,
@@ -552,7 +553,7 @@ class Intercepted(SynchronousTestCase):
         self.assertTrue(self.book.client.startswith(b"HTTP/1.1 415 "))
 
     def test_body_swap_T172(self) -> None:
-        """A body surface is swapped at every cut, and re-framed when lengths differ (T172, T178)."""
+        """A body surface is swapped at every cut, re-framed when lengths differ (T172, T178)."""
         for placeholder in (None, b"DUMMY_KEY_1"):
             terms = make_terms(
                 [rule("api", [HOST], credentials=("key",))],
@@ -570,6 +571,8 @@ class Intercepted(SynchronousTestCase):
                 for piece in pieces:
                     book.client_sends(piece)
                 sent = book.origin.partition(b"\r\n\r\n")
+                swapped = [e for e in book.events if isinstance(e, Swapped)]
+                self.assertEqual([(e.credential, e.count) for e in swapped], [("key", 1)])
                 if placeholder is None:
                     self.assertEqual(sent[2], want)
                 else:
