@@ -84,7 +84,7 @@ class Clients:
         )
         self._drained = Deferred()
         drained = self._drained
-        self._deadline = self._gateway.clock.callLater(seconds, self.cut)
+        self._deadline = self._gateway.clock.callLater(seconds, self._overdue)
         for driver in list(self._drivers):
             driver.drain()
         self._check_drained()
@@ -113,9 +113,13 @@ class Clients:
         self._refusals += change
 
     def cut(self) -> None:
-        self._deadline = None
+        """Cut every client off at once."""
         for driver in list(self._drivers):
             driver.abort()
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        self.cut()
 
     def _check_drained(self) -> None:
         if self._drained is None or self._drivers:
