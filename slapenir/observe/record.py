@@ -39,9 +39,10 @@ def quote(text: str) -> str:
     """
     if len(text) > MAX_STRING:
         text = f"{text[:MAX_STRING]}[+{len(text) - MAX_STRING}]"
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return encode_basestring_ascii(text)
+    if text.isprintable():
+        return encode_basestring_ascii(text)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return encode_basestring_ascii(text).replace("\x7f", "\\u007f")
 
 
 def _quote_all(texts: tuple[str, ...]) -> str:
