@@ -140,6 +140,7 @@ class Gateway:
     gateway_extra: str = ""
     port: int = attrs.field(factory=free_port)
     admin_port: int = attrs.field(factory=free_port)
+    extra_environment: dict[str, str] = attrs.field(factory=dict)
     _process: subprocess.Popen[bytes] | None = attrs.field(init=False, default=None)
 
     @property
@@ -195,7 +196,7 @@ class Gateway:
         env = clean_environment()
         env.update({one.source_variable: one.secret for one in self.credentials})
         env["PYTHONPATH"] = str(ROOT)
-        return env
+        return {**env, **self.extra_environment}
 
     def command(self, *arguments: str) -> str:
         """Run ``slapenir ARGUMENTS`` with the gateway's environment and return what it printed.
@@ -223,11 +224,15 @@ class Gateway:
         self.ca_file.write_text(self.command("ca", "export", str(self.config_file)), "ascii")
 
     def start(self) -> None:
-        """Prepare, start the process, and return when ``/readyz`` answers 200."""
+        """Prepare and launch."""
         self.prepare()
+        self.launch()
+
+    def launch(self) -> None:
+        """Start the process and return when ``/readyz`` answers 200; raises GatewayFailed."""
         twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
         arguments = ["-n", "--pidfile=", "slapenir", "--config", str(self.config_file)]
-        with self.log_file.open("wb") as output:
+        with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 [*twistd, *arguments],
                 stdin=subprocess.DEVNULL,
