@@ -1,5 +1,7 @@
 """Hosts, ports and authorities are made canonical once, or refused."""
 
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import string
@@ -36,11 +38,15 @@ class HostTests(SynchronousTestCase):
     def test_T001_one_number_is_no_host(self) -> None:
         """T001: a decimal address is refused; the dotted quad and a numeric label pass."""
         self.refused("2130706433", "2130706433.", "0", "4294967296", "1")
-        self.same({"127.0.0.1": "127.0.0.1", "8.8.8.8": "8.8.8.8", "1.example.org": "1.example.org"})
+        self.same(
+            {"127.0.0.1": "127.0.0.1", "8.8.8.8": "8.8.8.8", "1.example.org": "1.example.org"}
+        )
 
     def test_T002_hexadecimal_is_no_host(self) -> None:
         """T002: hexadecimal forms are refused; a name that only begins like one passes."""
-        self.refused("0x7f000001", "0X7F000001", "0x7f.0.0.1", "0x7f.1", "127.0.0.0x1", "0x", "a.0x")
+        self.refused(
+            "0x7f000001", "0X7F000001", "0x7f.0.0.1", "0x7f.1", "127.0.0.0x1", "0x", "a.0x"
+        )
         self.same({"0x7f.example.org": "0x7f.example.org", "0xg": "0xg"})
 
     def test_T003_octal_and_padding_are_no_host(self) -> None:
@@ -107,21 +113,32 @@ class HostTests(SynchronousTestCase):
         """T024: each control byte and space, anywhere in the host, is refused."""
         for byte in [*range(0x21), 0x7F, 0x85, 0xA0, 0xFF]:
             bad = bytes([byte])
-            for raw in (bad + b"a.com", b"a" + bad + b"b.com", b"a.com" + bad, b"[::1" + bad + b"]"):
+            for raw in (
+                bad + b"a.com",
+                b"a" + bad + b"b.com",
+                b"a.com" + bad,
+                b"[::1" + bad + b"]",
+            ):
                 with self.assertRaises(AuthorityError, msg=repr(raw)):
                     canonical_host(raw)
 
     def test_T026_other_parts_of_a_url_are_refused(self) -> None:
         """T026: a slash, hash, question mark or backslash is no part of a host."""
-        self.refused("evil.com/", "evil.com#", "evil.com?a", "evil.com\\", "http://evil.com", "//e.com")
+        self.refused(
+            "evil.com/", "evil.com#", "evil.com?a", "evil.com\\", "http://evil.com", "//e.com"
+        )
 
     def test_T040_labels_and_length(self) -> None:
         """T040: 64-byte labels and 254-byte names are refused, 63 and 253 pass."""
         longest = ".".join(["a" * 63] * 3) + "." + "b" * 61
         self.assertEqual(len(longest), 253)
         self.same({longest: longest, "a" * 63 + ".com": "a" * 63 + ".com"})
-        self.same({"_dmarc.x.com": "_dmarc.x.com", "a--b.com": "a--b.com", "localhost": "localhost"})
-        self.refused("a" * 64 + ".com", longest + "b", "a..b", ".a", "-a.com", "a-.com", "*", "*.a.com")
+        self.same(
+            {"_dmarc.x.com": "_dmarc.x.com", "a--b.com": "a--b.com", "localhost": "localhost"}
+        )
+        self.refused(
+            "a" * 64 + ".com", longest + "b", "a..b", ".a", "-a.com", "a-.com", "*", "*.a.com"
+        )
         self.refused("a" * 100_000, "a." * 50_000)
 
     @settings(max_examples=300, deadline=None)
