@@ -13,7 +13,7 @@ ask = {
 if sys.argv[2] == "plain":
     raw = client.messages.with_raw_response.create(**ask)
     print(raw.headers.raw)
-    print(raw.content if isinstance(raw.content, bytes) else raw.http_response.content)
+    print(raw.http_response.content)
     print(raw.parse().content[0].text)
 else:
     with client.messages.stream(**ask) as stream:
