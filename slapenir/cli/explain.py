@@ -59,6 +59,7 @@ def _explain(settings: Settings, identity: str, method: str, url: str) -> bool:
         if connect.action is not Action.ALLOW:
             if connect.allowed:
                 out.print("          a blind tunnel: neither read nor given a credential")
+            _print_near_misses(policy, identity, target, method, path, connect)
             return _addresses(settings, policy, authority, connect)
     facts = RequestFacts(
         identity=identity,
@@ -72,9 +73,7 @@ def _explain(settings: Settings, identity: str, method: str, url: str) -> bool:
     )
     decision = decide_request(policy, facts)
     out.print(_line("request", decision))
-    if decision.reason is Reason.NO_RULE:
-        for line in _near_misses(policy, identity, target, method, path):
-            out.print(f"          {line}")
+    _print_near_misses(policy, identity, target, method, path, decision)
     if decision.allowed:
         for line in _swaps(settings, decision, authority):
             out.print(f"swap      {line}")
@@ -119,11 +118,19 @@ def _addresses(
     return any(answer.allowed for answer in judged)
 
 
-def _near_misses(
-    policy: Policy, identity: str, target: AbsoluteTarget, method: str, path: str
-) -> list[str]:
-    """Say of each rule for the host why it says nothing here."""
-    lines = []
+def _print_near_misses(
+    policy: Policy,
+    identity: str,
+    target: AbsoluteTarget,
+    method: str,
+    path: str,
+    decision: Decision,
+) -> None:
+    """Say of each rule for the host why it says nothing here, when none says anything."""
+    if decision.reason is not Reason.NO_RULE:
+        return
+    out = console()
+    lines = 0
     for rule in policy.rules:
         if not any(host_matches(pattern, target.authority.host) for pattern in rule.hosts):
             continue
@@ -140,5 +147,7 @@ def _near_misses(
             why = f"it is for {', '.join(rule.paths)}"
         else:
             why = f"it says {rule.action.value}, which no request is asked about"
-        lines.append(f"rule {rule.id} says nothing: {why}")
-    return lines or [f"no rule names {target.authority.host}"]
+        out.print(f"          rule {rule.id} says nothing: {why}")
+        lines += 1
+    if not lines:
+        out.print(f"          no rule names {target.authority.host}")

@@ -57,8 +57,10 @@ def init(directory: str) -> None:
     base = os.path.abspath(directory)
     file = os.path.join(base, CONFIG_FILE)
     if os.path.lexists(file):
-        raise ConfigError("exists already and is never overwritten", "$", "choose another", file)
-    make_directory(base, "$")
+        raise ConfigError(
+            "exists already and is never overwritten", "$", "choose another directory", file
+        )
+    make_directory(base, "$", 0o755)  # agents read the CA bundle in it
     with_example = bool(os.environ.get(EXAMPLE_VARIABLE))
     data = first_configuration(template(), with_example)
     write_new(file, data.encode("utf-8"), 0o600)

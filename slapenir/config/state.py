@@ -122,11 +122,12 @@ def check_origin_ca(path: str) -> None:
         raise ConfigError(f"{path}: {error.strerror}", key) from None
 
 
-def make_directory(path: str, key: str) -> None:
-    """Make a directory with mode 0700 where there is none; raises ConfigError."""
+def make_directory(path: str, key: str, mode: int = 0o700) -> None:
+    """Make a directory, with exactly that mode, where there is none; raises ConfigError."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
     except FileExistsError:
         return
     except OSError as error:
