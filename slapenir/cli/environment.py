@@ -56,7 +56,8 @@ def env(file: str, identity: str, listener: str | None, shell: str) -> None:
         **dict.fromkeys(CA_VARIABLES, settings.gateway.ca_bundle),
         **_placeholders(settings, identity),
     }
-    sys.stdout.write(render(variables, shell))
+    # A placeholder keeps what is no letter or digit, bytes that are not UTF-8 included.
+    sys.stdout.buffer.write(os.fsencode(render(variables, shell)))
 
 
 def render(variables: dict[str, str], shell: str) -> str:
@@ -132,5 +133,5 @@ def _placeholders(settings: Settings, identity: str) -> dict[str, str]:
         key = gateway_key(settings.gateway.state_dir, create=False)
         directory = os.environ.get(CREDENTIALS_DIRECTORY)
         for one in read_credentials(settings, os.environ, directory, minted):
-            found[one.id] = placeholder_for(key, one, identity).decode("latin-1")
+            found[one.id] = os.fsdecode(placeholder_for(key, one, identity))
     return {variable_of(one): found[one.id] for one in mine}
