@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -111,6 +112,8 @@ class Flow:
         self._reading = True
         self._closing = False  # we close or abort, or the peer's end was reported
         self._eof = False
+        self._socket = False  # the transport can send at once
+        self._direct = False  # and its buffer is empty
         self._discarded = 0
         self._deadline: IDelayedCall | None = None
         self.owner = owner
@@ -153,7 +156,7 @@ class Flow:
             except TlsError:
                 self._report_end(False)
                 return
-        self.transport.write(data)
+        self._give(data)
 
     def set_reading(self, reading: bool) -> None:
         """Read from the peer, or stop to."""
@@ -178,7 +181,7 @@ class Flow:
             self._handshake_failed(error)
             return
         if hello:
-            self.transport.write(hello)
+            self._give(hello)
         if received:
             self.dataReceived(received)
 
@@ -227,6 +230,7 @@ class Flow:
         self.transport = transport
         if ITCPTransport.providedBy(transport):
             self.transport.setTcpNoDelay(True)
+        self._direct = self._socket = isinstance(transport, FileDescriptor)
         self.transport.registerProducer(self, True)
         self.connectionMade()
 
@@ -254,7 +258,7 @@ class Flow:
             self._tls_failed(error, handshaking)
             return
         if out:
-            self.transport.write(out)
+            self._give(out)
         if handshaking and tls.up:
             self.owner.flow_secured(self)
         if plain and not self._closing:
@@ -303,6 +307,7 @@ class Flow:
 
     def resumeProducing(self) -> None:
         """Take the transport's word that its buffer is empty."""
+        self._direct = self._socket
         if self.full:
             self.full = False
             self.owner.flow_ready(self)
@@ -313,6 +318,26 @@ class Flow:
     def logPrefix(self) -> str:
         """Return the name that the reactor logs with."""
         return "slapenir"
+
+    def _give(self, data: bytes) -> None:
+        """Send at once what the socket takes; leave the rest to the transport.
+
+        A write that waits for the reactor's next round costs two more system calls and a trip
+        through the reactor.  What is left over must stay in order, so nothing is sent directly
+        again before the transport's buffer is empty: ``producerPaused`` makes it say when.
+        """
+        transport = self.transport
+        if self._direct:
+            taken = transport.writeSomeData(data)
+            if taken == len(data):
+                return
+            self._direct = False
+            if type(taken) is int:  # else the connection is lost, and the reactor will find out
+                data = data[taken:]
+            transport.write(data)
+            transport.producerPaused = True
+        else:
+            transport.write(data)
 
     # Ends.
 
@@ -325,7 +350,7 @@ class Flow:
         if self._tls is not None:
             notify = self._tls.close()
             if notify:
-                self.transport.write(notify)
+                self._give(notify)
         self.transport.unregisterProducer()
         self._deadline = self._clock.callLater(self._limits.close_seconds, self._overdue)
         return True
@@ -344,12 +369,12 @@ class Flow:
             self._handshake_failed(error)
             return
         if error.alert:
-            self.transport.write(error.alert)
+            self._give(error.alert)
         self._report_end(False)
 
     def _handshake_failed(self, error: TlsError) -> None:
         if error.alert:
-            self.transport.write(error.alert)
+            self._give(error.alert)
         self._closing = True
         self.owner.flow_insecure(self, error)
         self._drop()
@@ -361,7 +386,7 @@ class Flow:
         if clean and self._tls is not None:
             notify = self._tls.close()
             if notify:
-                self.transport.write(notify)
+                self._give(notify)
         self._closing = True
         self.owner.flow_closed(self, clean)
         self._drop()
