@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from slapenir.errors import AuditError
-from slapenir.events import ConnectionRefused, Decided, GatewayReady, Sanitized
+from slapenir.events import ConnectionRefused, Decided, GatewayReady, Sanitized, Swapped
 from slapenir.observe.logfile import LogFile
 from slapenir.observe.quota import Quota
 from slapenir.observe.record import AUDITED, Timestamps
@@ -27,7 +27,7 @@ class AuditLog:
     up to the file system, what survives the death of the process is everything.
     """
 
-    gates: frozenset[type] = frozenset({Decided, Sanitized, GatewayReady})
+    gates: frozenset[type] = frozenset({Decided, Swapped, Sanitized, GatewayReady})
     """Events that must not take effect when their record cannot be written."""
 
     def __init__(self, directory: str, clock: Callable[[], float] = time.time) -> None:

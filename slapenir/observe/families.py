@@ -52,7 +52,7 @@ SANITIZED = Family(
 INJECTED = Family(
     "slapenir_credentials_injected_total",
     "counter",
-    "Credentials put into requests.",
+    "Placeholders replaced by their credential in requests.",
     ("credential",),
 )
 HONEYTOKENS = Family(

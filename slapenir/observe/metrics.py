@@ -32,6 +32,7 @@ from slapenir.events import (
     OriginClosed,
     OriginOpened,
     Sanitized,
+    Swapped,
     TlsHandshake,
 )
 from slapenir.names import Action, Reason, Side, Stage
@@ -113,6 +114,7 @@ class Metrics:
         """Where the reactor's lag is observed, in seconds."""
         self.handlers: Mapping[type, Callable[[Any], None]] = {
             Decided: self._on_decided,
+            Swapped: lambda event: self._injected.add((event.credential,), event.count),
             Sanitized: self._on_sanitized,
             ExchangeFinished: self._on_finished,
             ConnectionOpened: lambda event: self._active.add(_CLIENT),

@@ -22,6 +22,7 @@ from slapenir.events import (
     GatewayStopping,
     Reloaded,
     Sanitized,
+    Swapped,
     Who,
 )
 
@@ -102,7 +103,8 @@ def decided(event: Decided) -> str:
         f'"reason":"{event.reason._value_}","rule":{_word(event.rule)},'
         f'"scheme":{_word(event.scheme)},"authority":{_word(event.authority)},'
         f'"method":{quote(event.method)},"path":{quote(event.path)},'
-        f'"address":{quote(event.address)},{_uses(event.credentials)}'
+        f'"address":{quote(event.address)},"detail":{_word(event.detail)},'
+        f"{_uses(event.credentials)}"
     )
     found = event.finding
     if found is None:
@@ -110,6 +112,14 @@ def decided(event: Decided) -> str:
     return (
         f'{text},"found_credential":{quote(found.credential)},"found_form":"{found.form.value}",'
         f'"found_place":"{found.place.value}","found_owner":{quote(found.owner)}'
+    )
+
+
+def swapped(event: Swapped) -> str:
+    """Return the fields of placeholders replaced in a request body."""
+    return (
+        f'"event":"Swapped",{_who(event.who)},"exchange":{event.exchange:d},'
+        f'"credential":{_word(event.credential)},"count":{event.count:d}'
     )
 
 
@@ -161,6 +171,7 @@ def reloaded(event: Reloaded) -> str:
 
 AUDITED: Mapping[type, Callable[[Any], str]] = {
     Decided: decided,
+    Swapped: swapped,
     Sanitized: sanitized,
     ConnectionRefused: connection_refused,
     GatewayReady: gateway_ready,

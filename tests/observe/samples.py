@@ -56,6 +56,7 @@ HONEYTOKEN = decided(
 
 ONE_OF_EACH: tuple[events.Event, ...] = (
     decided(),
+    events.Swapped(WHO, 3, "llm", 2),
     events.Sanitized(WHO, 3, "llm", Form.BASE64, Place.BODY, 2),
     finished(),
     events.ConnectionOpened(WHO),

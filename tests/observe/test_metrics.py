@@ -70,6 +70,11 @@ class MetricsTests(MetricsCase):
         self.assertEqual(self.value("slapenir_credentials_injected_total", credential="llm"), 1)
         self.assertEqual(self.value("slapenir_honeytokens_total"), 0)
 
+    def test_a_swap_in_a_body(self) -> None:
+        """Every placeholder replaced in a request body counts as an injection."""
+        self.publish(events.Swapped(WHO, 3, "llm", 2))
+        self.assertEqual(self.value("slapenir_credentials_injected_total", credential="llm"), 2)
+
     def test_a_honeytoken(self) -> None:
         """A placeholder in the wrong place is counted; nothing was injected."""
         self.publish(HONEYTOKEN)

@@ -49,6 +49,7 @@ class RecordTests(unittest.SynchronousTestCase):
                 "method": "POST",
                 "path": "/v1/chat",
                 "address": "",
+                "detail": "",
                 "credentials": ["llm"],
                 "surfaces": ["header:authorization"],
             },
@@ -138,7 +139,7 @@ class RecordTests(unittest.SynchronousTestCase):
         line = record.decided(decided(who=who, path=path, method=method, reason=Reason.NO_RULE))
         read = json.loads("{" + line + "}")
         self.assertEqual(read["reason"], "no_rule")
-        self.assertEqual(len(read), 17)
+        self.assertEqual(len(read), 18)
 
 
 class TimestampTests(unittest.SynchronousTestCase):
