@@ -105,7 +105,7 @@ def admin_factory(
     """Return the factory to listen with on the admin endpoint.
 
     ``/healthz`` answers 200 while the process runs; ``/readyz`` 200 when ``ready()`` is true,
-    else 503; every other path 404, every other method 405.
+    else 503; every other path 404, every other method 405 or 501.
     """
 
     def health() -> tuple[int, str, bytes]:
