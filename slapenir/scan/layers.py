@@ -124,9 +124,12 @@ class Brotli:
         if self._stream.is_finished():
             raise CodingError("the body goes on after its br data")
         self._begun = True
-        yield from sliced(self._stream.process(data, output_buffer_limit=PIECE))
-        while not self._stream.can_accept_more_data():
-            yield from sliced(self._stream.process(b"", output_buffer_limit=PIECE))
+        piece = self._stream.process(data, output_buffer_limit=PIECE)
+        yield from sliced(piece)
+        # It may have taken all input and still have output, also after a short piece.
+        while piece or not self._stream.can_accept_more_data():
+            piece = self._stream.process(b"", output_buffer_limit=PIECE)
+            yield from sliced(piece)
 
     def finish(self) -> None:
         """Raise CodingError when the end was not reached."""
