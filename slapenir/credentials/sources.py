@@ -72,7 +72,7 @@ def check_secret(secret: Secret) -> None:
 
 def _read_env(name: str, environ: Mapping[str, str]) -> bytes:
     if _VARIABLE.fullmatch(name) is None:
-        raise ValueError(f"env:{name}: this is not the name of an environment variable")
+        raise ValueError("what follows env: is not the name of an environment variable")
     value = environ.get(name)
     if not value:
         state = "not set" if value is None else "empty"
@@ -82,7 +82,7 @@ def _read_env(name: str, environ: Mapping[str, str]) -> bytes:
 
 def _read_systemd(name: str, directory: str | None) -> bytes:
     if _NAME.fullmatch(name) is None or name in (".", ".."):
-        raise ValueError(f"systemd:{name}: this is not a credential name")
+        raise ValueError("what follows systemd: is not a credential name")
     if not directory:
         raise ValueError(f"systemd:{name}: the service was not given credentials by systemd")
     # systemd lets the unit's user in by an ACL, which shows as group bits; others have none.
@@ -91,7 +91,7 @@ def _read_systemd(name: str, directory: str | None) -> bytes:
 
 def _read_file(path: str, shared_bits: int) -> bytes:
     if not os.path.isabs(path) or "\0" in path:
-        raise ValueError(f"file:{path}: the path is not absolute")
+        raise ValueError("what follows file: is not an absolute path")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
@@ -99,17 +99,35 @@ def _read_file(path: str, shared_bits: int) -> bytes:
         linked = os.path.islink(path)
         why = "it is a symbolic link; name the file itself" if linked else error.strerror
         raise ValueError(f"{path}: cannot be opened: {why}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path}: is not a regular file")
-        if status.st_mode & shared_bits:
-            raise ValueError(f"{path}: others can use it; run chmod 600 on it")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ValueError(f"{path}: belongs to neither this user nor root")
-        value = file.read(MAX_FILE + 1)
+    try:
+        _check_status(path, os.fstat(descriptor), shared_bits)
+        value = _read_all(descriptor)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(value) > MAX_FILE:
         raise ValueError(f"{path}: is longer than {MAX_FILE} bytes")
     if not value:
         raise ValueError(f"{path}: is empty")
+    return value
+
+
+def _check_status(path: str, status: os.stat_result, shared_bits: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: is not a regular file")
+    if status.st_mode & shared_bits:
+        raise ValueError(f"{path}: others can use it; run chmod 600 on it")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path}: belongs to neither this user nor root")
+
+
+def _read_all(descriptor: int) -> bytes:
+    """Return what the file holds, or one byte more than MAX_FILE of it."""
+    value = b""
+    while len(value) <= MAX_FILE:
+        piece = os.read(descriptor, MAX_FILE + 1 - len(value))
+        if not piece:
+            break
+        value += piece
     return value
