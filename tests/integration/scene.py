@@ -14,7 +14,7 @@ import string
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -27,7 +27,8 @@ from tests.support.llm_origin import credential_seen, llm_origin, told
 from tests.support.origin import Origin, Request, Step, ok
 
 API = "api.example.test"
-LLM = "llm.example.test"
+OPENAI = "openai.example.test"
+ANTHROPIC = "anthropic.example.test"
 GIT = "git.example.test"
 INDEX = "index.example.test"
 CLIENTS = Path(__file__).resolve().parent / "clients"
@@ -99,18 +100,21 @@ class Scene:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _credentials() -> Mapping[str, Credential]:
+def _credentials() -> dict[str, Credential]:
+    """One credential a host, named as its rule; Anthropic's SDKs use either of its headers."""
+    either = ('{ header = "x-api-key" }', BEARER)
     made = (
         Credential("api", new_secret("key-"), (API,), (BEARER,), "DUMMY_API_KEY", "API_KEY"),
-        Credential("openai", new_secret("sk-proj-"), (LLM,), (BEARER,), variable="OPENAI_API_KEY"),
+        Credential("openai", new_secret("sk-proj-"), (OPENAI,), (BEARER,), None, "OPENAI_API_KEY"),
         Credential(
             "anthropic",
             new_secret("sk-ant-api03-"),
-            (LLM,),
-            ('{ header = "x-api-key" }',),
-            variable="ANTHROPIC_API_KEY",
+            (ANTHROPIC,),
+            either,
+            None,
+            "ANTHROPIC_API_KEY",
         ),
-        Credential("git", new_secret("ghp_", 36), (GIT,), (BASIC,), variable="GIT_TOKEN"),
+        Credential("git", new_secret("ghp_", 36), (GIT,), (BASIC,), None, "GIT_TOKEN"),
         Credential("index", new_secret("pypi-"), (INDEX,), (BASIC,), "DUMMY_INDEX", "INDEX_TOKEN"),
     )
     return {one.id: one for one in made}
@@ -120,19 +124,20 @@ def make_scene() -> Scene:
     """Start the origins and the gateway; raises GatewayFailed."""
     directory = Path(tempfile.mkdtemp(prefix="slapenir-test-"))
     ca = ThrowawayCA(directory)
-    credentials = dict(_credentials())
+    credentials = _credentials()
     repositories = directory / "repositories"
     repositories.mkdir()
     make_repository(repositories, "repo.git")
     origins = {
         API: Origin(echo, ca.server_context(API)),
-        LLM: llm_origin(ca.server_context(LLM)),
+        OPENAI: llm_origin(ca.server_context(OPENAI)),
+        ANTHROPIC: llm_origin(ca.server_context(ANTHROPIC)),
         GIT: git_origin(ca.server_context(GIT), repositories, credentials["git"].secret),
         INDEX: index_origin(ca.server_context(INDEX), credentials["index"].secret),
     }
-    used = {API: ("api",), LLM: ("openai", "anthropic"), GIT: ("git",), INDEX: ("index",)}
     rules = [
-        Rule(host.partition(".")[0], (host,), (origins[host].port,), used[host]) for host in used
+        Rule(one.id, one.hosts, (origins[one.hosts[0]].port,), (one.id,))
+        for one in credentials.values()
     ]
     place = directory / "gateway"
     place.mkdir(mode=0o700)

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from tests.integration.case import ClientCase, need
-from tests.integration.scene import API, GIT, INDEX, Ran
+from tests.integration.scene import ANTHROPIC, API, GIT, INDEX, Ran
 from tests.support.git_origin import basic_password
 from tests.support.index_origin import NAME
+
+MESSAGES = "/v1/messages"
 
 
 class TestCurl(ClientCase):
@@ -43,6 +45,13 @@ class TestCurl(ClientCase):
         first, _ = self.requests(API)
         self.assertEqual(first.body, upload.read_bytes())
         self.assertIn(b"Re-using existing connection", ran.output)
+
+    def test_a_header_without_scheme(self) -> None:
+        """The same credential may have two surfaces; this is the one SDKs do not use."""
+        header = "x-api-key: " + self.scene.environment["ANTHROPIC_API_KEY"]
+        curl = [need("curl"), "-sS", "-v", "-i", "--max-time", "20", "-H", header]
+        ran = self.scene.run([*curl, "-d", '{"model":"test"}', self.scene.url(ANTHROPIC, MESSAGES)])
+        self.assert_swapped(ran, "anthropic", ANTHROPIC)
 
     def test_without_the_placeholder_nothing_is_injected(self) -> None:
         """Negative control: the rule names the credential, but the agent did not ask for it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.integration.agent import answer, connect, dial, request, tunnel
 from tests.integration.case import ClientCase
-from tests.integration.scene import API, LLM
+from tests.integration.scene import API, OPENAI
 
 
 class TestDenials(ClientCase):
@@ -40,7 +40,7 @@ class TestDenials(ClientCase):
 
     def test_a_placeholder_for_another_host_is_a_honeytoken(self) -> None:
         """T162, T163: this host is allowed, but not for this credential."""
-        self._assert_honeytoken(LLM, "GET", "/v1/x", "Authorization: Bearer {API_KEY}")
+        self._assert_honeytoken(OPENAI, "GET", "/v1/x", "Authorization: Bearer {API_KEY}")
 
     def test_a_placeholder_outside_its_surface_is_a_honeytoken(self) -> None:
         """T165, T166: the credential belongs into Authorization and nowhere else."""

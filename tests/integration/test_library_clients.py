@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.case import ClientCase, need, need_module
-from tests.integration.scene import API, CLIENTS, LLM
+from tests.integration.scene import ANTHROPIC, API, CLIENTS, OPENAI
 from tests.support.gateway import ROOT
 
 NPM_SECONDS = 120.0
@@ -55,14 +55,14 @@ class TestSdks(ClientCase):
 
     def _openai(self, mode: str) -> None:
         need_module("openai")
-        ran = self.scene.run_python("with_openai.py", self.scene.url(LLM, "/v1"), mode)
-        self.assert_swapped(ran, "openai", LLM)
+        ran = self.scene.run_python("with_openai.py", self.scene.url(OPENAI, "/v1"), mode)
+        self.assert_swapped(ran, "openai", OPENAI)
         self._assert_told(ran.output, "OPENAI_API_KEY")
 
     def _anthropic(self, mode: str) -> None:
         need_module("anthropic")
-        ran = self.scene.run_python("with_anthropic.py", self.scene.url(LLM), mode)
-        self.assert_swapped(ran, "anthropic", LLM)
+        ran = self.scene.run_python("with_anthropic.py", self.scene.url(ANTHROPIC), mode)
+        self.assert_swapped(ran, "anthropic", ANTHROPIC)
         self._assert_told(ran.output, "ANTHROPIC_API_KEY")
 
     def _assert_told(self, output: bytes, variable: str) -> None:
