@@ -18,6 +18,8 @@ from slapenir.scan.forms import patterns_of
 from slapenir.scan.rewrite import Redactions
 from slapenir.wire.limits import WireLimits
 
+EVERYBODY = "*"
+
 
 @attrs.frozen(slots=True)
 class Deadlines:
@@ -52,7 +54,10 @@ class Bounds:
 
 @attrs.frozen(slots=True)
 class Watched:
-    """What a request pattern stands for: a credential, or its placeholder for ``identity``."""
+    """What a request pattern stands for: a credential, or its placeholder for ``identity``.
+
+    A placeholder that the operator chose is the same for EVERYBODY.
+    """
 
     credential: str
     identity: str = ""
@@ -109,7 +114,8 @@ class Terms:
         key = (identity, credentials)
         found = self._ignored.get(key)
         if found is None:
-            allowed = {Watched(c, identity) for c in credentials if self.has_body_surface(c)}
+            named = [c for c in credentials if self.has_body_surface(c)]
+            allowed = {Watched(c, who) for c in named for who in (identity, EVERYBODY)}
             found = self._ignored[key] = frozenset(
                 index
                 for index, pattern in enumerate(self.request.patterns)
@@ -141,15 +147,9 @@ def build_terms(
     )
     watched = [Watched(name) for name in secrets]
     request_patterns = list(response.patterns)
-    seen = {p.data for p in request_patterns}
-    for identity, held in placeholders.items():
-        for name, placeholder in held.items():
-            owner = len(watched)
-            watched.append(Watched(name, identity))
-            for pattern in patterns_of(placeholder, owner, None):
-                if pattern.data not in seen:
-                    seen.add(pattern.data)
-                    request_patterns.append(pattern)
+    for owned, placeholder in _placeholders(credentials, placeholders).items():
+        request_patterns += patterns_of(placeholder, len(watched), None)
+        watched.append(owned)
     protections = {
         identity: Protection(_redactions(response, secrets, credentials, held), dict(held))
         for identity, held in placeholders.items()
@@ -166,6 +166,17 @@ def build_terms(
         watched=tuple(watched),
         protections=protections,
     )
+
+
+def _placeholders(
+    credentials: Mapping[str, Credential], placeholders: Mapping[str, Mapping[str, bytes]]
+) -> dict[Watched, bytes]:
+    """Return every placeholder once, by what it stands for."""
+    return {
+        Watched(name, EVERYBODY if credentials[name].placeholder else identity): placeholder
+        for identity, held in placeholders.items()
+        for name, placeholder in held.items()
+    }
 
 
 def _redactions(

@@ -163,7 +163,7 @@ class PlainHttp(SynchronousTestCase):
             self.assertEqual(len(book.decisions()), 1)
 
     def test_steering_fields_T043(self) -> None:
-        """Fields that steer proxies, claim identity or override methods end here (T043, T080)."""
+        """Fields that steer proxies, claim identity or override methods end (T043, T080, T112)."""
         self.get(
             more=b"X-Target-URL: http://evil/\r\nX-Forwarded-Host: evil\r\nForwarded: host=evil\r\n"
             b"X-HTTP-Method-Override: DELETE\r\nX-Agent-Id: root\r\nProxy-Authorization: x\r\n"
