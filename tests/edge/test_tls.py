@@ -140,7 +140,7 @@ class ServerContextTests(SynchronousTestCase):
     def resumed(self, newest: int, server: Callable[[], SSL.Connection]) -> bool:
         """Shake hands, offer that session again, and return whether it was taken.
 
-        A server that resumes sends no certificate, which makes its first flight some 400 bytes shorter.
+        A server that resumes sends no certificate: its first flight is some 400 bytes shorter.
         """
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_max_proto_version(newest)
