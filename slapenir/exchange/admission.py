@@ -48,6 +48,7 @@ class Admission:
     refusal: Refusal | None = None
     target: bytes = b""
     fields: HeaderList = attrs.field(factory=list, repr=False)
+    credentials: tuple[str, ...] = ()
     uses: tuple[CredentialUse, ...] = ()
     body: RequestBody | None = None
     has_body: bool = False
@@ -107,7 +108,14 @@ def admit(
         terms, method, scheme, authority, str(authority), path[:PATH_BOUND], decision
     )
     admission.has_body = head.framing is not Framing.NONE
-    injection = inject_head(terms, identity, head, target, authority, scheme, decision.credentials)
+    credentials = decision.credentials
+    if credentials:
+        credentials = terms.bound_to(credentials, authority.host)
+    elif not decision.allowed and tunnel is not None:
+        # Nothing is sent, so nothing is swapped: a placeholder in its own place is no honeytoken.
+        credentials = terms.usable_at(identity, authority.host)
+    admission.credentials = credentials
+    injection = inject_head(terms, identity, head, target, authority, scheme, credentials)
     admission.target, admission.fields = injection.target, injection.headers
     admission.uses = injection.uses
     named = b"%s %s\n" % (head.method, admission.authority_text.encode("ascii"))
@@ -149,7 +157,7 @@ def _admit_body(
         return Refusal(Reason.BODY_TOO_LARGE)
     try:
         admission.body = RequestBody(
-            admission.terms, identity, head, admission.decision.credentials, injection.body
+            admission.terms, identity, head, admission.credentials, injection.body
         )
     except CodingError:
         return Refusal(Reason.CODING_UNSUPPORTED)

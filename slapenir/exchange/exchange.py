@@ -81,14 +81,13 @@ class Exchange:
         if admission.refusal is not None:
             self.refuse(admission.answer())
             return
-        decision = admission.decision
         if admission.has_body:
             self.body = admission.body
         session = self.session
         session.connections += 1
         self.origin = session.connections
         tls = admission.scheme is Scheme.HTTPS
-        pool = PoolKey(session.who.identity, admission.authority, tls, decision.credentials)
+        pool = PoolKey(session.who.identity, admission.authority, tls, admission.credentials)
         session.out.append(SetTimer(Timer.RESPONSE, self.terms.deadlines.response))
         if admission.has_body:
             session.out.append(SetTimer(Timer.BODY, self.terms.deadlines.body))

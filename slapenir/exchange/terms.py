@@ -11,7 +11,7 @@ import attrs
 
 from slapenir.credentials.inject import Held, Injector
 from slapenir.credentials.model import BodySurface, Credential
-from slapenir.names import Form
+from slapenir.names import Action, Form, host_matches
 from slapenir.policy.match import Policy
 from slapenir.scan.engine import Engine
 from slapenir.scan.forms import patterns_of
@@ -19,6 +19,8 @@ from slapenir.scan.rewrite import Redactions
 from slapenir.wire.limits import WireLimits
 
 EVERYBODY = "*"
+# Entries that the cache of credentials by host may have before it is emptied.
+_CACHED = 4096
 
 
 @attrs.frozen(slots=True)
@@ -73,7 +75,7 @@ class Protection:
 
 @attrs.define(slots=True, eq=False)
 class Terms:
-    """Everything a session asks for.  Immutable but for two bounded caches.
+    """Everything a session asks for.  Immutable but for its bounded caches.
 
     ``response`` finds real secrets; ``request`` finds real secrets and every identity's
     placeholders.  ``secrets[i]`` and ``watched[i]`` name what owner ``i`` of their patterns is.
@@ -90,6 +92,7 @@ class Terms:
     watched: tuple[Watched, ...]
     protections: Mapping[str, Protection]
     _injectors: dict[tuple[str, tuple[str, ...]], Injector] = attrs.field(factory=dict)
+    _bound: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = attrs.field(factory=dict)
     _ignored: dict[tuple[str, tuple[str, ...]], frozenset[int]] = attrs.field(factory=dict)
 
     def injector(self, identity: str, credentials: tuple[str, ...]) -> Injector:
@@ -104,6 +107,29 @@ class Terms:
             held = [Held(self.credentials[c], placeholders[c]) for c in credentials]
             found = self._injectors[key] = Injector(held)
         return found
+
+    def bound_to(self, credentials: tuple[str, ...], host: str) -> tuple[str, ...]:
+        """Return those of a rule's credentials that are for this host: a rule may name more."""
+        key = (credentials, host)
+        found = self._bound.get(key)
+        if found is None:
+            if len(self._bound) >= _CACHED:
+                self._bound.clear()
+            found = tuple(c for c in credentials if self.credentials[c].allows(host))
+            self._bound[key] = found
+        return found
+
+    def usable_at(self, identity: str, host: str) -> tuple[str, ...]:
+        """Return the credentials that some rule lets an identity use on this host."""
+        granted = {
+            name
+            for rule in self.policy.rules
+            if rule.action is Action.ALLOW
+            and (identity in rule.identities or EVERYBODY in rule.identities)
+            and any(host_matches(pattern, host) for pattern in rule.hosts)
+            for name in rule.credentials
+        }
+        return tuple(c for c in self.secrets if c in granted and self.credentials[c].allows(host))
 
     def has_body_surface(self, credential: str) -> bool:
         """Whether a credential may be swapped in request bodies."""

@@ -477,6 +477,42 @@ class Injection(SynchronousTestCase):
         self.assertEqual(len(set(keys)), 2)
         self.assertEqual({key.credentials for key in keys}, {("key",), ()})
 
+    def test_a_rule_with_more_hosts_T162(self) -> None:
+        """A credential goes to its own hosts only, also where its rule names more (T162)."""
+        terms = make_terms(
+            [rule("api", [HOST, "*.example.test"], credentials=("key",))],
+            [bearer("key", self.secret, [HOST])],
+        )
+        for host, swapped in ((HOST, True), ("evil.example.test", False)):
+            book = Playbook(terms)
+            book.intercept(f"{host}:443")
+            book.client_sends(
+                b"GET / HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n"
+                % (host.encode(), book.placeholder("key"))
+            )
+            self.assertEqual(bool(book.dials), swapped)
+            if swapped:
+                self.assertIn(self.secret, book.origin)
+            else:
+                self.assertEqual(book.decisions()[-1].reason, Reason.HONEYTOKEN)
+
+    def test_a_denied_path_is_no_honeytoken(self) -> None:
+        """A placeholder in its own place, on a path that no rule allows, is a plain denial."""
+        terms = make_terms(
+            [rule("api", [HOST], credentials=("key",), paths=("/v1/*",))],
+            [bearer("key", self.secret, [HOST])],
+        )
+        for field, reason in (("Authorization", Reason.NO_RULE), ("X-Other", Reason.HONEYTOKEN)):
+            book = Playbook(terms)
+            book.intercept()
+            book.client_sends(
+                b"GET /admin HTTP/1.1\r\nHost: api.example.test\r\n%s: Bearer %s\r\n\r\n"
+                % (field.encode(), book.placeholder("key"))
+            )
+            self.assertEqual(book.dials, [])
+            self.assertEqual([d.reason for d in book.decisions()], [reason])
+            self.assertEqual(book.decisions()[0].credentials, ())
+
     def test_shared_placeholder(self) -> None:
         """An operator's placeholder works in bodies for every identity that a rule names."""
         from slapenir.policy.model import Rule
