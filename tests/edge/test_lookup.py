@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import dnslib
-from dnslib.server import DNSHandler, DNSLogger, DNSServer
+from dnslib.server import DNSLogger, DNSServer
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
@@ -47,6 +47,8 @@ class Zone:
         elif name == "stuffed.test" and kind == "A":
             add("other.test", dnslib.A("6.6.6.6"))
             add(name, dnslib.A("8.8.8.8"))
+        elif name == "many.test" and handler.protocol == "udp":
+            reply.header.tc = 1
         elif name == "many.test" and kind == "A":
             for number in range(1000):
                 add(name, dnslib.A(f"8.8.{number // 250}.{number % 250 + 1}"))
@@ -55,10 +57,6 @@ class Zone:
         else:
             reply.header.rcode = dnslib.RCODE.NXDOMAIN
         return reply
-
-
-class _Short(DNSHandler):  # type: ignore[misc]
-    udplen = 512
 
 
 class DnsTests(TestCase):
@@ -79,9 +77,7 @@ class DnsTests(TestCase):
 
     def serve(self, port: int, *, tcp: bool) -> int:
         quiet = DNSLogger(logf=lambda text: None)
-        dns = DNSServer(
-            self.zone, port=port, address="127.0.0.1", tcp=tcp, logger=quiet, handler=_Short
-        )
+        dns = DNSServer(self.zone, port=port, address="127.0.0.1", tcp=tcp, logger=quiet)
         server = dns.server
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self.addCleanup(server.server_close)
