@@ -36,8 +36,8 @@ class MintTests(SynchronousTestCase):
     def mint(self, secret: bytes, identity: str = "sandbox", credential: str = "key") -> bytes:
         return mint(self.key, secret, identity, credential)
 
-    def test_T225_the_same_everywhere(self) -> None:
-        """T225: what it is derived from decides, so each gateway of a cluster mints the same."""
+    def test_the_same_everywhere(self) -> None:
+        """What it is derived from decides, so each gateway of a cluster mints the same."""
         secret = random_text(string.ascii_letters, 40)
         self.assertEqual(self.mint(secret), self.mint(secret))
         others = {
