@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from slapenir.credentials.sources import MAX_FILE, check_secret, read_source
 from slapenir.secret import Secret
+from tests.credentials.made import token
 
 
 class CheckTests(SynchronousTestCase):
@@ -82,6 +83,17 @@ class SourceTests(SynchronousTestCase):
         self.refused("env:KEY", "empty", {"KEY": ""})
         self.refused("env:", "not the name")
         self.refused("env:A B", "not the name", {"A B": "x"})
+
+    def test_T225_a_source_that_is_gone_or_changed(self) -> None:
+        """T225: each read is a new one; a source that went away is an error, never an old value."""
+        source = f"file:{self.write(token())}"
+        read_source(source, {}, None)
+        path = self.write(self.value)
+        self.assertEqual(read_source(source, {}, None).reveal(), self.value)
+        os.truncate(path, 0)
+        self.refused(source, "is empty")
+        os.remove(path)
+        self.refused(source, "cannot be opened")
 
     def test_T177_a_second_newline_is_refused(self) -> None:
         """T177: only one newline is taken off; what is left is checked."""
