@@ -59,6 +59,7 @@ from slapenir.observe.diagnostics import Diagnostics
 from slapenir.observe.lag import LagSampler
 from slapenir.observe.metrics import Metrics
 from slapenir.observe.publisher import Publisher
+from slapenir.observe.readiness import Readiness
 from slapenir.pki.authority import CertificateAuthority
 from slapenir.pki.leaves import LeafMinter
 
@@ -201,7 +202,7 @@ class GatewayService(Service):
         registry = CollectorRegistry()
         access = AccessLog(directory, reactor) if settings.gateway.access_log else None
         metrics = Metrics(registry, self._scan_seconds, lambda: access.dropped if access else 0)
-        sinks += [metrics, Diagnostics(self._log)]
+        sinks += [metrics, Diagnostics(self._log), Readiness(self._environ.get("NOTIFY_SOCKET"))]
         lag = LagSampler(reactor, reactor.seconds, metrics.lag.observe)
         lag.start()
         self._stops.append(lag.stop)
