@@ -21,6 +21,7 @@ MAX_ADDRESSES = 16
 MAX_ALIASES = 8
 # Seconds to wait for each server in turn, then again; the caller's deadline stands above this.
 _TIMEOUTS = (1, 2, 4)
+_SECOND_FAMILY_SECONDS = 0.25
 
 
 class Lookup(Protocol):
@@ -37,23 +38,27 @@ class DnsLookup:
     """Ask ``servers`` (address and port) for A and AAAA records (RFC 1035, RFC 3596)."""
 
     def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
+        self._reactor = reactor
         self._resolver: Any = client.Resolver(
             servers=list(servers), timeout=_TIMEOUTS, reactor=reactor
         )
 
     def lookup(self, host: str) -> Deferred[list[str]]:
         """Follow at most MAX_ALIASES aliases; take at most MAX_ADDRESSES addresses."""
-        both = DeferredList(
-            [
-                self._follow(host, dns.A, MAX_ALIASES),
-                self._follow(host, dns.AAAA, MAX_ALIASES),
-            ],
-            consumeErrors=True,
-        )
-        return both.addCallback(_combine)
+        four = self._follow(host, dns.A, MAX_ALIASES)
+        six = self._follow(host, dns.AAAA, MAX_ALIASES)
+        four.addCallback(self._hasten, six)
+        six.addCallback(self._hasten, four)
+        return DeferredList([four, six], consumeErrors=True).addCallback(_combine)
 
     def stop(self) -> None:
         """Nothing is kept."""
+
+    def _hasten(self, found: list[str], other: Deferred[list[str]]) -> list[str]:
+        """Wait only a moment for the other family once one has answered (RFC 8305, 3)."""
+        if found:
+            other.addTimeout(_SECOND_FAMILY_SECONDS, self._reactor)
+        return found
 
     def _follow(self, host: str, kind: int, left: int) -> Deferred[list[str]]:
         ask = self._resolver.lookupAddress if kind == dns.A else self._resolver.lookupIPV6Address

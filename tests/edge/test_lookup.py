@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import Any
 
 import dnslib
 from dnslib.server import DNSLogger, DNSServer
-from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from slapenir.edge import lookup
 from slapenir.edge.lookup import MAX_ADDRESSES, DnsLookup, SystemLookup
+from tests.edge.rig import REACTOR
 
 
 class Zone:
@@ -34,6 +35,10 @@ class Zone:
             add(name, dnslib.A("8.8.8.8") if kind == "A" else dnslib.AAAA("2606:4700:4700::1111"))
         elif name == "four.test" and kind == "A":
             add(name, dnslib.A("8.8.8.8"))
+        elif name == "deaf.test" and kind == "A":
+            add(name, dnslib.A("8.8.8.8"))
+        elif name == "deaf.test":
+            raise dnslib.DNSError("no answer")
         elif name == "alias.test" and kind == "A":
             add(name, dnslib.CNAME("inner.test"))
             add("inner.test", dnslib.A("10.0.0.1"))
@@ -73,7 +78,7 @@ class DnsTests(TestCase):
             except OSError:
                 continue
             break
-        self.lookup = DnsLookup(reactor, [("127.0.0.1", port)])
+        self.lookup = DnsLookup(REACTOR, [("127.0.0.1", port)])
 
     def serve(self, port: int, *, tcp: bool) -> int:
         quiet = DNSLogger(logf=lambda text: None)
@@ -87,6 +92,8 @@ class DnsTests(TestCase):
     def tearDown(self) -> None:
         for connection in list(self.lookup._resolver.connections):
             connection.transport.abortConnection()
+        for call in REACTOR.getDelayedCalls():
+            call.cancel()  # of questions that were given up
 
     async def failed(self, host: str) -> None:
         with self.assertRaises(LookupError):
@@ -119,6 +126,12 @@ class DnsTests(TestCase):
         """T035: the answer comes over TCP, and no more is taken than can be tried."""
         self.assertEqual(len(await self.lookup.lookup("many.test")), MAX_ADDRESSES)
 
+    async def test_one_family_does_not_wait_for_the_other(self) -> None:
+        """T219: a server that drops AAAA questions costs a moment, not a timeout."""
+        begun = time.monotonic()
+        self.assertEqual(await self.lookup.lookup("deaf.test"), ["8.8.8.8"])
+        self.assertLess(time.monotonic() - begun, 0.9)
+
     async def test_no_such_name_and_a_failing_server(self) -> None:
         """T219."""
         await self.failed("none.test")
@@ -131,7 +144,7 @@ class SystemTests(TestCase):
     timeout = 20
 
     def setUp(self) -> None:
-        self.lookup = SystemLookup(reactor, 2)  # type: ignore[arg-type]
+        self.lookup = SystemLookup(REACTOR, 2)
         self.addCleanup(self.lookup.stop)
 
     async def test_localhost(self) -> None:
