@@ -36,14 +36,14 @@ class Job:
 FULL = (
     Job("requests", 8000, 1600, connections=8),
     Job("connections", 500, 100),
-    Job("down", 4, 4, size=64 << 20),
-    Job("up", 4, 4, size=64 << 20),
+    Job("down", 4, 4, size=64 << 20, connections=4),
+    Job("up", 4, 4, size=64 << 20, connections=4),
 )
 QUICK = (
     Job("requests", 2400, 480, connections=8),
     Job("connections", 150, 40),
-    Job("down", 2, 2, size=64 << 20),
-    Job("up", 2, 2, size=64 << 20),
+    Job("down", 2, 2, size=64 << 20, connections=2),
+    Job("up", 2, 2, size=64 << 20, connections=2),
 )
 SLOW = ("mitmproxy",)
 UNITS = {

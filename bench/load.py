@@ -4,7 +4,8 @@
 up and warms up, prints ``ready``, waits for a line, does COUNT units, prints ``{"seconds": ...,
 "units": ...}`` and leaves when its standard input ends.  Jobs: ``requests`` (COUNT small GETs over
 CONNECTIONS kept connections, one in flight on each), ``connections`` (COUNT times connect,
-CONNECT, TLS, one GET, close), ``down`` and ``up`` (COUNT bodies of SIZE bytes on one connection).
+CONNECT, TLS, one GET, close), ``down`` and ``up`` (a body of SIZE bytes on each of CONNECTIONS
+connections, one after the other).
 """
 
 from __future__ import annotations
@@ -109,25 +110,25 @@ def _connections(plan: Plan, context: ssl.SSLContext, request: bytes, count: int
     return count
 
 
-def _down(conn: ssl.SSLSocket, request: bytes, count: int) -> int:
+def _down(conns: list[ssl.SSLSocket], request: bytes) -> int:
     sink = bytearray(1 << 18)
-    conn_total = 0
-    for _ in range(count):
+    total = 0
+    for conn in conns:
         conn.sendall(request)
-        conn_total += read_answer(conn, sink)
-    return conn_total
+        total += read_answer(conn, sink)
+    return total
 
 
-def _up(conn: ssl.SSLSocket, head: bytes, block: memoryview, size: int, count: int) -> int:
+def _up(conns: list[ssl.SSLSocket], head: bytes, block: memoryview, size: int) -> int:
     sink = bytearray(65536)
-    for _ in range(count):
+    for conn in conns:
         conn.sendall(head)
         left = size
         while left > 0:
             conn.sendall(block[: min(left, len(block))])
             left -= len(block)
         read_answer(conn, sink)
-    return size * count
+    return size * len(conns)
 
 
 def _wait_for_go() -> None:
@@ -155,13 +156,13 @@ def run(plan: Plan) -> tuple[float, int]:
     elif plan.job == "down":
         _wait_for_go()
         start = time.perf_counter()
-        units = _down(conns[0], plan.head("GET", f"/v1/down/{plan.size}"), plan.count)
+        units = _down(conns, plan.head("GET", f"/v1/down/{plan.size}"))
     else:
         block = memoryview(text_block())
         head = plan.head("POST", "/v1/up", plan.size)
         _wait_for_go()
         start = time.perf_counter()
-        units = _up(conns[0], head, block, plan.size, plan.count)
+        units = _up(conns, head, block, plan.size)
     return time.perf_counter() - start, units
 
 
