@@ -15,12 +15,12 @@ from slapenir.exchange import answers
 from slapenir.exchange.answers import Answer
 from slapenir.exchange.outbound import Refusal, RequestBody, inject_head, scan_head
 from slapenir.exchange.terms import Terms
-from slapenir.names import Action, Authority, Reason, Scheme, Stage, parse_authority
+from slapenir.names import Action, Authority, Reason, Scheme, Stage
 from slapenir.policy.decide import decide_request
 from slapenir.policy.model import Decision, RequestFacts
 from slapenir.wire.headers import first
 from slapenir.wire.messages import Framing, HeaderList, RequestHead
-from slapenir.wire.target import checked_path, parse_absolute, parse_origin
+from slapenir.wire.target import checked_origin, host_authority, parse_absolute, parse_origin
 
 PATH_BOUND = 512
 _METHODS = frozenset(
@@ -65,7 +65,7 @@ class Admission:
             decision.action if refusal is None else Action.DENY,
             decision.reason if refusal is None else refusal.reason,
             decision.rule,
-            self.scheme.value,
+            self.scheme._value_,
             self.authority_text,
             self.method,
             self.path,
@@ -98,8 +98,8 @@ def admit(
         else:
             authority, target = tunnel, parse_origin(head.target)
         written = first(head.headers, b"host")
-        host = authority if written is None else parse_authority(written, scheme.port)
-        path = checked_path(target)
+        host = authority if written is None else host_authority(written, scheme.port)
+        path = checked_origin(target)
     except RemoteProtocolError as error:
         return malformed(terms, method, tunnel, error)
     facts = RequestFacts(identity, scheme, authority, host, method, path, tunnel, sni)

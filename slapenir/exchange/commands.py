@@ -11,7 +11,7 @@ from slapenir.exchange.inputs import Timer
 from slapenir.names import Authority
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen(slots=True, cache_hash=True)
 class PoolKey:
     """Which idle origin connections may serve a request: all parts must be equal."""
 

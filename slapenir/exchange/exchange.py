@@ -15,7 +15,7 @@ from slapenir.events import ExchangeFinished, Swapped
 from slapenir.exchange import answers
 from slapenir.exchange.admission import Admission
 from slapenir.exchange.answers import Answer
-from slapenir.exchange.commands import Abort, Dial, PoolKey, Release, SetTimer
+from slapenir.exchange.commands import Abort, Dial, Release, SetTimer
 from slapenir.exchange.inputs import CLIENT, DialFailed, DialFailure, Dialled, Timer
 from slapenir.exchange.outbound import Refusal, RequestBody, scan_trailers
 from slapenir.exchange.reply import Reply
@@ -64,6 +64,8 @@ class Exchange:
         self.response_done = False
         self.discarded = 0
         self.progress = False
+        self.began = 0.0  # when the response began
+        self.early: list[Timer] = []  # those that run since an earlier exchange
         self.keep_alive = head.keep_alive
         self.body: RequestBody | None = None
         self.waiting: deque[Message] = deque()
@@ -87,8 +89,9 @@ class Exchange:
         session.connections += 1
         self.origin = session.connections
         tls = admission.scheme is Scheme.HTTPS
-        pool = PoolKey(session.who.identity, admission.authority, tls, admission.credentials)
-        session.out.append(SetTimer(Timer.RESPONSE, self.terms.deadlines.response))
+        pool = session.pool_key(admission.authority, tls, admission.credentials)
+        if session.ensure_timer(Timer.RESPONSE, self.terms.deadlines.response):
+            self.early.append(Timer.RESPONSE)
         if admission.has_body:
             session.out.append(SetTimer(Timer.BODY, self.terms.deadlines.body))
         session.out.append(
@@ -285,6 +288,7 @@ class Exchange:
         if self.response_done:
             return
         self.response_done = True
+        self.reply = None
         self.session.emit(self._summary(outcome))
 
     def _summary(self, outcome: Outcome) -> ExchangeFinished:
@@ -295,7 +299,7 @@ class Exchange:
             outcome=outcome,
             rule=admission.decision.rule,
             method=admission.method,
-            scheme=admission.scheme.value,
+            scheme=admission.scheme._value_,
             authority=admission.authority_text,
             path=admission.path,
             status=self.status,
@@ -331,17 +335,38 @@ class Exchange:
         elif self.response_done:
             return
         elif timer is Timer.RESPONSE and not self._begun():
-            if not self._more_time(timer, deadlines.response):
+            if not self._too_early(timer, self.started + deadlines.response) and (
+                not self._more_time(timer, deadlines.response)
+            ):
                 self.fail(answers.timed_out("the origin", rule, 504), Outcome.TIMED_OUT)
         elif timer is Timer.PROGRESS and self._begun():
-            if not self._more_time(timer, deadlines.progress):
+            if not self._too_early(timer, self.began + deadlines.progress) and (
+                not self._more_time(timer, deadlines.progress)
+            ):
                 self.fail(answers.timed_out("the response body", rule, 504), Outcome.TIMED_OUT)
+
+    def responding(self) -> None:
+        """Watch over the progress of the response, which begins."""
+        session = self.session
+        self.began = session.now
+        if session.ensure_timer(Timer.PROGRESS, self.terms.deadlines.progress):
+            self.early.append(Timer.PROGRESS)
+
+    def _too_early(self, timer: Timer, due: float) -> bool:
+        """Set a timer that ran since an earlier exchange for what is left of this one's time."""
+        if timer not in self.early:
+            return False
+        self.early.remove(timer)
+        left = due - self.session.now
+        if left > 0:
+            self.session.again(timer, left)
+        return left > 0
 
     def _more_time(self, timer: Timer, seconds: float) -> bool:
         """Set the timer again when something moved since it was last set."""
         moved, self.progress = self.progress, False
         if moved:
-            self.session.out.append(SetTimer(timer, seconds))
+            self.session.again(timer, seconds)
         return moved
 
     def _begun(self) -> bool:

@@ -44,7 +44,7 @@ def request_fields(headers: HeaderList, authority: Authority, scheme: Scheme) ->
     Range and If-Range are dropped: two halves of one secret could be fetched apart.
     Accept-Encoding is narrowed to the codings that can be scanned.
     """
-    out: HeaderList = [(b"Host", authority.header(scheme))]
+    out: HeaderList = [(b"Host", _host(authority.host, authority.port, scheme is Scheme.HTTPS))]
     append = out.append
     named: frozenset[bytes] = frozenset()
     accept: list[bytes] = []
@@ -63,6 +63,12 @@ def request_fields(headers: HeaderList, authority: Authority, scheme: Scheme) ->
     return out
 
 
+@lru_cache(maxsize=1024)
+def _host(host: str, port: int, tls: bool) -> bytes:
+    """Return the Host value of an authority; remembered, for it is the same on a connection."""
+    return Authority(host, port).header(Scheme.HTTPS if tls else Scheme.HTTP)
+
+
 @lru_cache(maxsize=256)
 def _narrowed(value: bytes) -> bytes:
     """Return the members of an Accept-Encoding value that can be scanned (RFC 9110, 12.5.3)."""
@@ -79,15 +85,11 @@ def response_fields(headers: HeaderList) -> HeaderList:
 
     Digest fields are dropped because a redaction in a body that streams would make them false.
     """
-    out: HeaderList = []
+    out = [field for field in headers if field[0].lower() not in _RESPONSE_DROPPED]
+    if len(out) == len(headers):
+        return out
     named: frozenset[bytes] = frozenset()
-    for field in headers:
-        name = field[0].lower()
-        if name in _RESPONSE_DROPPED:
-            if name == b"connection" and field[1].lower() not in _HARMLESS:
-                named = frozenset(connection_named(headers)) - _KEPT
-            continue
-        out.append(field)
-    if named:
-        out = [f for f in out if f[0].lower() not in named]
-    return out
+    for name, value in headers:
+        if name.lower() == b"connection" and value.lower() not in _HARMLESS:
+            named = connection_named(headers) - _KEPT
+    return [f for f in out if f[0].lower() not in named] if named else out

@@ -45,6 +45,7 @@ class HttpLayer:
         self._in_head = True
         self._lingering = False
         self._half_closed = False
+        self._idle_until = 0.0
 
     def begin(self) -> None:
         """Set the deadline for the first head."""
@@ -110,8 +111,10 @@ class HttpLayer:
             if not self._queue and self._half_closed:
                 self._session.close_client()
             elif not self._queue:
+                session = self._session
                 deadline = exchange.terms.deadlines.idle
-                self._session.out.append(SetTimer(Timer.IDLE, deadline))
+                self._idle_until = session.now + deadline
+                session.ensure_timer(Timer.IDLE, deadline)
 
     def _end(self, exchange: Exchange) -> None:
         """Close; when more of a request may be on its way, let the client close first.
@@ -217,7 +220,11 @@ class HttpLayer:
             exchange.timer(timer)
             self._after()
         elif timer is Timer.IDLE and not self._in_head:
-            self._session.close_client()
+            left = self._idle_until - self._session.now
+            if left > 0:  # it ran since an earlier wait
+                self._session.again(Timer.IDLE, left)
+            else:
+                self._session.close_client()
         elif timer is Timer.HEAD and self._in_head:
             if self._decoder.buffered:
                 self._refuse(RemoteProtocolError("the head did not arrive in time", 408))

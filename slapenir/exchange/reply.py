@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from slapenir.errors import RemoteProtocolError
 from slapenir.events import Sanitized
-from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.forward import response_fields
 from slapenir.exchange.inbound import (
     Body,
@@ -18,7 +17,7 @@ from slapenir.exchange.inbound import (
     redact_head,
     refuse_partial,
 )
-from slapenir.exchange.inputs import CLIENT, Timer
+from slapenir.exchange.inputs import CLIENT
 from slapenir.names import Place
 from slapenir.scan.engine import Engine
 from slapenir.scan.rewrite import Redactions
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
 # Stands for the body until the head has come; decoders give no chunk before a head.
 _NO_BODY = PlainBody(Redactions(Engine([]), []))
+_NO_HEAD = ResponseHead(0, b"", [])
 
 
 class Reply:
@@ -57,7 +57,7 @@ class Reply:
         terms = exchange.terms
         self._redactions = terms.protections[exchange.session.who.identity].redactions
         self._decoder = ResponseDecoder(exchange.head.method, terms.wire)
-        self._head = ResponseHead(0, b"", [])
+        self._head = _NO_HEAD
         self._body: Body = _NO_BODY
         self._trailers: HeaderList = []
         self._continued = False
@@ -114,7 +114,7 @@ class Reply:
         head.headers = response_fields(head.headers)
         refuse_partial(head)
         self._body = body_for(exchange.terms, self._redactions, head)
-        self._session.out.append(SetTimer(Timer.PROGRESS, exchange.terms.deadlines.progress))
+        exchange.responding()
         if not isinstance(self._body, HeldBody):
             self._send_head(head)
 

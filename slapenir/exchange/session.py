@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from slapenir.events import Event, Who
-from slapenir.exchange.commands import Abort, Close, Command, Emit, Send
+from slapenir.exchange.commands import Abort, Close, Command, Emit, PoolKey, Send, SetTimer
 from slapenir.exchange.connect import ConnectLayer
 from slapenir.exchange.http import HttpLayer
 from slapenir.exchange.inputs import (
@@ -30,6 +30,7 @@ from slapenir.exchange.inputs import (
     WriteReady,
 )
 from slapenir.exchange.terms import Terms
+from slapenir.names import Authority
 from slapenir.wire.messages import RequestHead
 
 # Sends to one connection that follow each other are joined up to this many bytes, so that a head
@@ -88,6 +89,8 @@ class Session:
         self.exchanges = 0
         self.connections = CLIENT
         self._full: set[int] = set()
+        self._running: set[str] = set()
+        self._pool_key = PoolKey("", Authority("", 0), False, ())
         self.layer: Layer = HttpLayer(self, None, None)
 
     def receive(self, event: Input, now: float) -> list[Command]:
@@ -97,7 +100,13 @@ class Session:
         if self.finished:
             return out
         self.now = now
-        _DISPATCH[type(event)](self, event)
+        if type(event) is BytesReceived:
+            if event.connection == CLIENT:
+                self.layer.received(event.data)
+            elif event.connection == self.layer.origin:
+                self.layer.origin_received(event.data)
+        else:
+            _DISPATCH[type(event)](self, event)
         return out
 
     def wants(self, connection: int) -> bool:
@@ -111,12 +120,6 @@ class Session:
     def _opened(self, event: Opened) -> None:
         if isinstance(self.layer, HttpLayer):
             self.layer.begin()
-
-    def _bytes(self, event: BytesReceived) -> None:
-        if event.connection == CLIENT:
-            self.layer.received(event.data)
-        elif event.connection == self.layer.origin:
-            self.layer.origin_received(event.data)
 
     def _dialled(self, event: Dialled) -> None:
         if event.connection == self.layer.origin:
@@ -149,6 +152,7 @@ class Session:
         self.layer.progress()
 
     def _timer(self, event: TimerFired) -> None:
+        self._running.discard(event.timer._value_)
         self.layer.timer(event.timer)
 
     def _drain(self, event: Drain) -> None:
@@ -156,6 +160,34 @@ class Session:
         self.layer.drain()
 
     # -- for the layers ---------------------------------------------------------------------
+
+    def ensure_timer(self, timer: Timer, seconds: float) -> bool:
+        """Set a timer unless it runs since an earlier wait; return whether it does.
+
+        A running one fires too early: whoever it fires for sets it again for what is left.
+        """
+        name = timer._value_
+        if name in self._running:
+            return True
+        self._running.add(name)
+        self.out.append(SetTimer(timer, seconds))
+        return False
+
+    def again(self, timer: Timer, seconds: float) -> None:
+        """Set a timer that has fired once more."""
+        self._running.add(timer._value_)
+        self.out.append(SetTimer(timer, seconds))
+
+    def pool_key(self, authority: Authority, tls: bool, credentials: tuple[str, ...]) -> PoolKey:
+        """Return the key of the idle connections that a request may use; the same for the same."""
+        key = self._pool_key
+        if (
+            key.authority is not authority
+            or key.credentials is not credentials
+            or key.tls is not tls
+        ):
+            key = self._pool_key = PoolKey(self.who.identity, authority, tls, credentials)
+        return key
 
     def send(self, connection: int, data: bytes) -> None:
         """Send bytes, joined with those sent to the same connection just before."""
@@ -211,7 +243,6 @@ class Session:
 
 _DISPATCH: dict[type, Callable[[Session, Any], None]] = {
     Opened: Session._opened,
-    BytesReceived: Session._bytes,
     Dialled: Session._dialled,
     DialFailed: Session._dial_failed,
     HandshakeDone: Session._handshake,

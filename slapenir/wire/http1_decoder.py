@@ -10,6 +10,9 @@ from slapenir.wire.http1_head import check_partial
 from slapenir.wire.limits import WireLimits
 from slapenir.wire.messages import BodyChunk, EndOfMessage, Framing, Message
 
+END = EndOfMessage()
+"""The end of every message: all are alike, so there is one."""
+
 
 class State(Enum):
     """What a decoder waits for."""
@@ -29,7 +32,17 @@ class Decoder:
     After an error nothing more is decoded.
     """
 
-    __slots__ = ("_chunks", "_left", "_limits", "_pending", "_scanned", "_state", "error", "rest")
+    __slots__ = (
+        "_chunks",
+        "_heads",
+        "_left",
+        "_limits",
+        "_pending",
+        "_scanned",
+        "_state",
+        "error",
+        "rest",
+    )
 
     def __init__(self, limits: WireLimits) -> None:
         self._limits = limits
@@ -37,12 +50,14 @@ class Decoder:
         self._pending = b""
         self._scanned = 0
         self._left = 0
+        self._heads = 0  # heads in this call of feed
         self._chunks: ChunkedReader | None = None
         self.error: RemoteProtocolError | None = None
         self.rest = b""
 
     def feed(self, data: bytes) -> list[Message]:
         """Decode more bytes; return the messages in order and look at ``error`` after them."""
+        self._heads = 0
         out: list[Message] = []
         if self.error is None:
             try:
@@ -117,7 +132,7 @@ class Decoder:
             self._end(out)
 
     def _end(self, out: list[Message]) -> None:
-        out.append(EndOfMessage())
+        out.append(END)
 
     def _read_head(self, data: bytes, pos: int, out: list[Message]) -> int:
         """Read one head and return where it ends, or -1 when it is not complete."""

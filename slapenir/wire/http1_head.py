@@ -9,6 +9,8 @@ nothing of one message can leak into the next, and no leniency flag is ever set.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import TypeAlias
 
 import httptools
 
@@ -27,27 +29,43 @@ BAD_PARTIAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _MAX_LENGTH = 2**63 - 1
 
+_Parser: TypeAlias = type[httptools.HttpRequestParser] | type[httptools.HttpResponseParser]
 
-class Fields:
-    """What llhttp calls back with: the headers, and apart from them those that steer us.
 
-    ``special`` maps a lower-case name to its values.
+Special: TypeAlias = dict[bytes, list[bytes]]
+"""The fields that steer us: the lower-case name and every value."""
+
+
+class _Lines:
+    """What llhttp calls back with; each header line goes into ``lines`` without a Python call.
+
+    A repeated name overwrites the earlier one: the count of lines then tells.
     """
 
-    __slots__ = ("complete", "headers", "special")
+    __slots__ = ("complete", "lines", "on_header")
 
     def __init__(self) -> None:
-        self.headers: HeaderList = []
-        self.special: dict[bytes, list[bytes]] = {}
+        self.lines: dict[bytes, bytes] = {}
+        self.on_header = self.lines.__setitem__
+        self.complete = False
+
+    def on_headers_complete(self) -> None:
+        """Note that llhttp agrees that the head ends here (called by llhttp)."""
+        self.complete = True
+
+
+class _AllLines:
+    """The same for a head in which a name is repeated."""
+
+    __slots__ = ("complete", "lines")
+
+    def __init__(self) -> None:
+        self.lines: HeaderList = []
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one header line (called by llhttp)."""
-        value = value.strip(b" \t")
-        self.headers.append((name, value))
-        lower = name.lower()
-        if lower in _SPECIAL:
-            self.special.setdefault(lower, []).append(value)
+        self.lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Note that llhttp agrees that the head ends here (called by llhttp)."""
@@ -71,25 +89,42 @@ def check_partial(data: bytes, start: int, scanned: int, limits: WireLimits) -> 
         raise RemoteProtocolError("the head is too long", 431)
 
 
-def read_fields(
-    head: bytes,
-    limits: WireLimits,
-    parser: type[httptools.HttpRequestParser] | type[httptools.HttpResponseParser],
-) -> Fields:
-    """Return the fields of one complete head, which ends in an empty line.
+def read_fields(head: bytes, limits: WireLimits, parser: _Parser) -> tuple[HeaderList, Special]:
+    """Return the header lines of one complete head, which ends in an empty line.
 
     Raises RemoteProtocolError with 400 or 431, or 501 for a method that llhttp does not know.
     """
-    lines = head.count(b"\r\n")
+    count = head.count(b"\r\n")
     if len(head) > limits.head_bytes:
         raise RemoteProtocolError("the head is too long", 431)
-    if lines - 2 > limits.header_count:
+    if count - 2 > limits.header_count:
         raise RemoteProtocolError("the head has too many headers", 431)
-    if len(head.translate(None, VISIBLE)) != 2 * lines:
+    if len(head.translate(None, VISIBLE)) != 2 * count:
         raise RemoteProtocolError("a head has a bare CR, bare LF or control byte")
-    if b"\r\n " in head or b"\r\n\t" in head:
+    if b"\n " in head or b"\n\t" in head:
         raise RemoteProtocolError("a header line is folded or starts with whitespace")
-    fields = Fields()
+    fields: _Lines | _AllLines = _Lines()
+    _parse(head, parser, fields)
+    if len(fields.lines) != count - 2:
+        fields = _AllLines()
+        _parse(head, parser, fields)
+    lines = fields.lines
+    headers: HeaderList = []
+    special: Special = {}
+    underscored = b"_" in head
+    for name, value in lines.items() if isinstance(lines, dict) else lines:
+        value = value.strip(b" \t")
+        headers.append((name, value))
+        lower = name.lower()
+        if lower in _SPECIAL:
+            special.setdefault(lower, []).append(value)
+        elif underscored and b"_" in lower and lower.replace(b"_", b"-") in _CONFUSABLE:
+            raise RemoteProtocolError("a header name imitates another with an underscore")
+    return headers, special
+
+
+def _parse(head: bytes, parser: _Parser, fields: _Lines | _AllLines) -> None:
+    """Give the head to llhttp; raise when it does not take the whole of it for one head."""
     try:
         parser(fields).feed_data(head)
     except httptools.HttpParserUpgrade as upgrade:
@@ -103,26 +138,15 @@ def read_fields(
         agreed = fields.complete
     if not agreed:
         raise RemoteProtocolError("the head is malformed")
-    if b"_" in head:
-        _check_confusable(fields.headers)
-    return fields
 
 
-def _check_confusable(headers: HeaderList) -> None:
-    """Refuse names that some servers read as a framing, routing or authentication field."""
-    for name, _ in headers:
-        if b"_" in name and name.lower().replace(b"_", b"-") in _CONFUSABLE:
-            raise RemoteProtocolError("a header name imitates another with an underscore")
-
-
-def declared_framing(fields: Fields, version: bytes) -> tuple[Framing, int]:
+def declared_framing(special: Special, version: bytes) -> tuple[Framing, int]:
     """Return how the head says its body is framed: CHUNKED, LENGTH with its bytes, or NONE.
 
     Raises RemoteProtocolError for everything two parsers could read differently (RFC 9112, 6.1
     and 6.3): both fields at once, a repeated field, a coding other than ``chunked``, any coding
     on HTTP/1.0, a length that is not plain digits below 2**63.
     """
-    special = fields.special
     codings = special.get(b"transfer-encoding")
     lengths = special.get(b"content-length")
     if codings is not None:
@@ -143,15 +167,21 @@ def declared_framing(fields: Fields, version: bytes) -> tuple[Framing, int]:
     return Framing.NONE, 0
 
 
-def persists(fields: Fields, version: bytes) -> tuple[bool, bool]:
+def persists(special: Special, version: bytes) -> tuple[bool, bool]:
     """Return whether the connection may be kept and whether a change of protocol is asked for.
 
     HTTP/1.1 persists unless ``close``, HTTP/1.0 only with ``keep-alive`` (RFC 9112, 9.3); an
     upgrade needs the header and the connection option (RFC 9110, 7.8).
     """
-    connection = fields.special.get(b"connection")
+    connection = special.get(b"connection")
     if connection is None:
         return version == b"1.1", False
-    options = split_tokens(connection)
+    options = _options(b",".join(connection))
     keep = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
-    return keep, b"upgrade" in options and b"upgrade" in fields.special
+    return keep, b"upgrade" in options and b"upgrade" in special
+
+
+@lru_cache(maxsize=256)
+def _options(value: bytes) -> frozenset[bytes]:
+    """Return the options that a Connection value lists, in lower case."""
+    return frozenset(split_tokens([value]))

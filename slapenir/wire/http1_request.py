@@ -7,10 +7,10 @@ import re
 import httptools
 
 from slapenir.errors import AuthorityError, RemoteProtocolError
-from slapenir.wire.http1_decoder import Decoder, State
-from slapenir.wire.http1_head import Fields, declared_framing, persists, read_fields
+from slapenir.wire.http1_decoder import END, Decoder, State
+from slapenir.wire.http1_head import Special, declared_framing, persists, read_fields
 from slapenir.wire.limits import WireLimits
-from slapenir.wire.messages import EndOfMessage, Framing, Message, RequestHead
+from slapenir.wire.messages import Framing, Message, RequestHead
 from slapenir.wire.target import host_authority
 
 _METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}")
@@ -47,30 +47,32 @@ def parse_request_head(head: bytes, limits: WireLimits) -> RequestHead:
     """
     line = head[: head.index(b"\r\n")]
     method, target, version = parse_request_line(line, limits)
-    fields = read_fields(head, limits, httptools.HttpRequestParser)
-    _check_host(fields, version)
-    framing, length = declared_framing(fields, version)
+    headers, special = read_fields(head, limits, httptools.HttpRequestParser)
+    _check_host(special, version)
+    if len(special) < 2 and method != b"CONNECT":  # nothing but Host: all else is at its default
+        return RequestHead(method, target, headers, version, keep_alive=version == b"1.1")
+    framing, length = declared_framing(special, version)
     if method == b"CONNECT":
         if length or framing is Framing.CHUNKED:
             raise RemoteProtocolError("CONNECT with a body")
         framing = Framing.NONE
-    keep_alive, upgrade = persists(fields, version)
+    keep_alive, upgrade = persists(special, version)
     return RequestHead(
         method,
         target,
-        fields.headers,
+        headers,
         version,
         framing,
         length,
         keep_alive,
-        _expects_continue(fields, version),
+        _expects_continue(special, version),
         upgrade,
     )
 
 
-def _check_host(fields: Fields, version: bytes) -> None:
+def _check_host(special: Special, version: bytes) -> None:
     """Demand exactly one Host that is an authority (RFC 9112, 3.2); HTTP/1.0 may have none."""
-    hosts = fields.special.get(b"host")
+    hosts = special.get(b"host")
     if hosts is None:
         if version == b"1.1":
             raise RemoteProtocolError("no Host header")
@@ -83,9 +85,9 @@ def _check_host(fields: Fields, version: bytes) -> None:
         raise RemoteProtocolError("the Host header is not a host and port") from None
 
 
-def _expects_continue(fields: Fields, version: bytes) -> bool:
+def _expects_continue(special: Special, version: bytes) -> bool:
     """Whether ``Expect: 100-continue`` was sent; HTTP/1.0 clients cannot (RFC 9110, 10.1.1)."""
-    expectations = fields.special.get(b"expect")
+    expectations = special.get(b"expect")
     if expectations is None:
         return False
     if len(expectations) != 1 or expectations[0].lower() != b"100-continue":
@@ -96,19 +98,19 @@ def _expects_continue(fields: Fields, version: bytes) -> bool:
 class RequestDecoder(Decoder):
     """Reads the requests of one client connection.
 
-    ``feed`` may return several pipelined requests.  After a request that is not ``keep_alive``
+    ``feed`` may return several pipelined requests; more than ``limits.pipelined`` heads in one
+    call are an error after that many.  After a request that is not ``keep_alive``
     everything more is thrown away.  A CONNECT ends HTTP: what follows its head is in ``rest``,
     never decoded, and grows with further calls of ``feed``; the caller takes it when the tunnel
     is open and must close when it refuses the tunnel.
     """
 
-    __slots__ = ("_blank", "_connect", "_heads", "_keep")
+    __slots__ = ("_blank", "_connect", "_keep")
 
     def __init__(self, limits: WireLimits) -> None:
         super().__init__(limits)
         self._blank = False
         self._connect = False
-        self._heads = 0
         self._keep = True
 
     @property
@@ -120,14 +122,6 @@ class RequestDecoder(Decoder):
     def buffered(self) -> int:
         """How many bytes of an incomplete head are held."""
         return len(self._pending) if self._state is State.HEAD else 0
-
-    def feed(self, data: bytes) -> list[Message]:
-        """Decode more bytes; return the messages in order and look at ``error`` after them.
-
-        More than ``limits.pipelined`` heads in one call are an error after that many.
-        """
-        self._heads = 0
-        return super().feed(data)
 
     def finish(self) -> list[Message]:
         """Say that the client will send no more; set ``error`` when that cuts a request short.
@@ -160,13 +154,17 @@ class RequestDecoder(Decoder):
         if head.method == b"CONNECT":
             self._connect = True
             self._state = State.DONE
-            out.append(EndOfMessage())
+            out.append(END)
+        elif head.framing is Framing.NONE:
+            out.append(END)
+            if not self._keep:
+                self._state = State.DONE
         else:
             self._begin_body(head.framing, head.length, out)
         return pos + len(raw)
 
     def _end(self, out: list[Message]) -> None:
-        out.append(EndOfMessage())
+        out.append(END)
         self._state = State.HEAD if self._keep else State.DONE
 
     def _after_end(self, data: bytes) -> None:

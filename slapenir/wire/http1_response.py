@@ -7,11 +7,10 @@ import re
 import httptools
 
 from slapenir.errors import RemoteProtocolError
-from slapenir.wire.http1_decoder import Decoder, State
+from slapenir.wire.http1_decoder import END, Decoder, State
 from slapenir.wire.http1_head import declared_framing, persists, read_fields
 from slapenir.wire.limits import WireLimits
 from slapenir.wire.messages import (
-    EndOfMessage,
     Framing,
     InformationalHead,
     Message,
@@ -37,18 +36,18 @@ def parse_response_head(
         raise RemoteProtocolError("the status line is malformed", 502)
     version, code, reason = found.groups(b"")
     status = int(code)
-    fields = read_fields(head, limits, httptools.HttpResponseParser)
-    framing, length = declared_framing(fields, version)
+    headers, special = read_fields(head, limits, httptools.HttpResponseParser)
+    framing, length = declared_framing(special, version)
     if status < 200:
         if status == 101:
             raise RemoteProtocolError("a change of protocol that was not asked for", 502)
-        return InformationalHead(status, reason, fields.headers)
-    keep_alive, _ = persists(fields, version)
+        return InformationalHead(status, reason, headers)
+    keep_alive, _ = persists(special, version)
     if request_method == b"HEAD" or status in {204, 304}:
         framing, length = Framing.NONE, 0
     elif framing is Framing.NONE:
         framing, keep_alive = Framing.CLOSE, False
-    return ResponseHead(status, reason, fields.headers, version, framing, length, keep_alive)
+    return ResponseHead(status, reason, headers, version, framing, length, keep_alive)
 
 
 class ResponseDecoder(Decoder):
@@ -80,7 +79,7 @@ class ResponseDecoder(Decoder):
             return []
         if self._state is State.CLOSE and clean:
             self._state = State.DONE
-            return [EndOfMessage()]
+            return [END]
         self._fail(RemoteProtocolError("the origin closed before the end of its response"))
         return []
 
@@ -105,7 +104,7 @@ class ResponseDecoder(Decoder):
         return pos + len(raw)
 
     def _end(self, out: list[Message]) -> None:
-        out.append(EndOfMessage())
+        out.append(END)
         self._state = State.DONE
 
     def _after_end(self, data: bytes) -> None:

@@ -7,6 +7,8 @@ added last.  Everything else keeps its order and casing; Connection is the calle
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from slapenir.errors import LocalProtocolError
 from slapenir.wire.http1_head import VISIBLE
 from slapenir.wire.messages import (
@@ -19,6 +21,8 @@ from slapenir.wire.messages import (
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_name = itemgetter(0)
+_line = b": ".join
 
 
 def encode_request_head(head: RequestHead) -> bytes:
@@ -32,7 +36,7 @@ def encode_request_head(head: RequestHead) -> bytes:
     if not head.target or b" " in head.target or b" " in head.method:
         raise LocalProtocolError("a request line with an empty or spaced part")
     line = b"%b %b HTTP/1.1" % (head.method, head.target)
-    return _encode_head(line, _framed(head.headers, head.framing, head.length))
+    return _encode_framed(line, head.headers, head.framing, head.length)
 
 
 def encode_response_head(head: ResponseHead) -> bytes:
@@ -45,13 +49,13 @@ def encode_response_head(head: ResponseHead) -> bytes:
     line = b"HTTP/1.1 %03d %b" % (head.status, head.reason)
     if head.framing is Framing.NONE and head.status != 204:
         return _encode_head(line, _describing(head.headers))
-    return _encode_head(line, _framed(head.headers, head.framing, head.length))
+    return _encode_framed(line, head.headers, head.framing, head.length)
 
 
 def encode_informational(head: InformationalHead) -> bytes:
     """Return a 1xx head, which carries neither framing field; raises LocalProtocolError."""
     line = b"HTTP/1.1 %03d %b" % (head.status, head.reason)
-    return _encode_head(line, _framed(head.headers, Framing.NONE, 0))
+    return _encode_framed(line, head.headers, Framing.NONE, 0)
 
 
 def encode_chunk(data: bytes, framing: Framing) -> bytes:
@@ -79,6 +83,25 @@ def encode_end(framing: Framing, trailers: HeaderList) -> bytes:
     if not trailers:
         return b"0\r\n\r\n"
     return _encode_head(b"0", trailers)
+
+
+def _encode_framed(line: bytes, headers: HeaderList, framing: Framing, length: int) -> bytes:
+    """Return the head with exactly the framing field that is wanted.
+
+    The head is written as it stands and kept when it says what it should; only else are its
+    framing fields put right.
+    """
+    head = _encode_head(line, headers)
+    lower = head.lower()
+    lengths = lower.count(b"\r\ncontent-length:")
+    codings = lower.count(b"\r\ntransfer-encoding:")
+    if framing is Framing.LENGTH:
+        good = lengths == 1 and not codings and b"\r\ncontent-length: %d\r\n" % length in lower
+    elif framing is Framing.CHUNKED:
+        good = codings == 1 and not lengths and b"\r\ntransfer-encoding: chunked\r\n" in lower
+    else:
+        good = not lengths and not codings
+    return head if good else _encode_head(line, _framed(headers, framing, length))
 
 
 def _framed(headers: HeaderList, framing: Framing, length: int) -> HeaderList:
@@ -121,11 +144,10 @@ def _describing(headers: HeaderList) -> HeaderList:
 
 def _encode_head(line: bytes, headers: HeaderList) -> bytes:
     """Return line and headers; raise LocalProtocolError when any part holds what it must not."""
-    names = [name for name, _ in headers]
+    names = list(map(_name, headers))
     if b"" in names or b"".join(names).translate(None, _TOKEN):
         raise LocalProtocolError("a header name is not a token")
-    lines = [line, *[name + b": " + value for name, value in headers], b"\r\n"]
-    head = b"\r\n".join(lines)
-    if len(head.translate(None, VISIBLE)) != 2 * len(lines):
+    head = b"\r\n".join((line, *map(_line, headers), b"\r\n"))
+    if len(head.translate(None, VISIBLE)) != 2 * len(names) + 4:
         raise LocalProtocolError("a head would hold a control byte")
     return head
