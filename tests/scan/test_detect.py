@@ -69,6 +69,15 @@ class DetectorTests(SynchronousTestCase):
         self.assertEqual(detector.feed(b"after"), b"")
         self.assertEqual(detector.finish(), b"")
 
+    def test_first_by_its_end(self) -> None:
+        """T161: of nested ones the inner is complete first, in one piece as byte by byte."""
+        engine = Engine([literal(b"12abcdefgh34"), literal(b"abcdefgh", 1)])
+        for pieces in every_split(b"(12abcdefgh34)"):
+            detector = Detector(engine)
+            for piece in pieces:
+                detector.feed(piece)
+            self.assertEqual(detector.found, Match(3, 11, 1))
+
     @settings(deadline=None, max_examples=150)
     @given(patterns_and_text(), st.lists(st.integers(1, 9), min_size=1, max_size=6))
     def test_any_cut(self, case: tuple[list[Pattern], bytes], sizes: list[int]) -> None:

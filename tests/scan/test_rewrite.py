@@ -153,6 +153,13 @@ class OverlapTests(SynchronousTestCase):
         self.check(both, b"(abc12345de", b"(XXXXXXXXde")
         self.check(both[::-1], b"(abc12345deg)", b"(XXXXXXXXdeg)")
 
+    def test_the_longest_has_its_replacement(self) -> None:
+        """T146: of two at one place it is the longer one's placeholder that is put in."""
+        engine = Engine([literal(b"abc12345"), literal(b"abc12345def", 1)])
+        redactions = Redactions(engine, [b"-shorter", b"-the-longer"])
+        for pieces in every_split(b"(abc12345def abc12345)"):
+            self.assertEqual(rewritten(redactions, pieces), b"(-the-longer -shorter)")
+
     def test_end_of_one_starts_another(self) -> None:
         """T146: the second is overwritten beyond the first."""
         self.check([b"xyz12abc", b"abc34def"], b"(xyz12abc34def)", b"(XXXXXXXXXXXXX)")

@@ -67,6 +67,13 @@ class SwapperTests(SynchronousTestCase):
         self.check(b"{dummy}" + SHORT, b"{dummy}" + SWAPS[0][1], {0: 1})
         self.check(b"{dummy} " + SHORT, SWAPS[2][1] + b" " + SWAPS[0][1], {0: 1, 2: 1})
 
+    def test_tokens_that_overlap(self) -> None:
+        """T175: the first is swapped; what began inside it is then no token."""
+        swaps = [(b"x{", b"1"), (b"{ a", b"2")]
+        for text, wanted in ((b"x{ a.", b"1 a."), (b".{ a.", b".2."), (b"x{ {", b"1 {")):
+            for pieces in every_split(text):
+                self.assertEqual(swapped(Swapper(swaps), pieces), wanted)
+
     def test_only_the_raw_form(self) -> None:
         """T173: percent-encoded, escaped, case-changed, UTF-16: not replaced."""
         texts = [SHORT.replace(b"_", b"%5F"), SHORT.lower(), SHORT.decode().encode("utf-16-le")]
