@@ -108,6 +108,7 @@ class ClientDriver:
         self._over = False
         self._answered = False  # bytes of the current exchange were given to the client
         self.flow = Flow(gateway.clock, gateway.limits, self)
+        self._written: list[Flow] = []  # who has something to flush
         self._origins: dict[int, OriginFlow] = {}
         self._dials: dict[int, Attempt] = {}
         self._tls_host = ""
@@ -141,7 +142,7 @@ class ClientDriver:
                     _EXECUTE[type(command)](self, command)
                     if self._over:
                         return
-                if not queue:
+                if self._written and not queue:
                     self._flush()
         except AuditError as error:
             self._unrecorded(error)
@@ -153,8 +154,9 @@ class ClientDriver:
             self._settle()
 
     def _flush(self) -> None:
-        self.flow.flush()
-        for flow in tuple(self._origins.values()):
+        """Let what was written leave, in the order of the connections that were written to."""
+        written, self._written = self._written, []
+        for flow in written:
             flow.flush()
 
     def _settle(self) -> None:
@@ -163,10 +165,14 @@ class ClientDriver:
         if session.finished:
             self._finish()
             return
-        wants = session.wants
-        self.flow.set_reading(wants(CLIENT))
+        wants, client = session.wants, self.flow
+        reading = wants(CLIENT)
+        if reading is not client.reading:
+            client.set_reading(reading)
         for number, flow in self._origins.items():
-            flow.set_reading(wants(number))
+            reading = wants(number)
+            if reading is not flow.reading:
+                flow.set_reading(reading)
 
     def _finish(self) -> None:
         """Let go of everything but the client's connection."""
@@ -197,13 +203,15 @@ class ClientDriver:
     # Commands.
 
     def _send(self, command: Send) -> None:
+        flow: Flow | None = self.flow
         if command.connection == CLIENT:
             self._answered = True
-            self.flow.write(command.data)
         else:
             flow = self._origins.get(command.connection)
-            if flow is not None:
-                flow.write(command.data)
+        if flow is not None:
+            flow.write(command.data)
+            if flow not in self._written:
+                self._written.append(flow)
 
     def _emit(self, command: Emit) -> None:
         event = command.event

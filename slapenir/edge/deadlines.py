@@ -55,8 +55,9 @@ class Deadlines:
         now = self._clock.seconds()
         due = [timer for timer, at in self._at.items() if at <= now]
         for timer in due:
-            del self._at[timer]
-        for timer in due:
-            self._fire(timer)
+            # An earlier one may have cleared or moved it.
+            if self._at.get(timer, now + 1.0) <= now:
+                del self._at[timer]
+                self._fire(timer)
         if self._at and self._call is None:
             self._schedule(min(self._at.values()))

@@ -13,9 +13,9 @@ Writes are collected and leave in ``flush``: one write for what one round of wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -99,7 +100,8 @@ class Bystander:
 class Flow:
     """One connection.  ``connection`` is its number in the session that owns it.
 
-    ``full`` says that the send buffer is over its mark, ``gone`` that the transport is closed.
+    ``full`` says that the send buffer is over its mark, ``gone`` that the transport is closed,
+    ``reading`` whether it is read from; ``set_reading`` changes that.
     """
 
     def __init__(
@@ -109,11 +111,11 @@ class Flow:
         self._limits = limits
         self._tls: Tls | None = None
         self._out: list[bytes] = []
-        self._reading = True
+        self.reading = True
         self._closing = False  # we close or abort, or the peer's end was reported
         self._eof = False
-        self._socket = False  # the transport can send at once
-        self._direct = False  # and its buffer is empty
+        self._send: Callable[[bytes], int] | None = None  # the socket's, where there is one
+        self._direct = False  # nothing waits in the transport's buffer
         self._discarded = 0
         self._deadline: IDelayedCall | None = None
         self.owner = owner
@@ -145,7 +147,7 @@ class Flow:
         out = self._out
         if not out or self._closing:
             return
-        data = out[0] if len(out) == 1 else b"".join(out)
+        data = b"".join(out)
         out.clear()
         if not data:
             return
@@ -160,9 +162,9 @@ class Flow:
 
     def set_reading(self, reading: bool) -> None:
         """Read from the peer, or stop to."""
-        if reading is self._reading or self._closing or self._eof:
+        if reading is self.reading or self._closing or self._eof:
             return
-        self._reading = reading
+        self.reading = reading
         if reading:
             self.transport.resumeProducing()
         else:
@@ -180,8 +182,7 @@ class Flow:
         except TlsError as error:
             self._handshake_failed(error)
             return
-        if hello:
-            self._give(hello)
+        self._give(hello)
         if received:
             self.dataReceived(received)
 
@@ -230,7 +231,8 @@ class Flow:
         self.transport = transport
         if ITCPTransport.providedBy(transport):
             self.transport.setTcpNoDelay(True)
-        self._direct = self._socket = isinstance(transport, FileDescriptor)
+        if isinstance(transport, Connection):
+            self._send, self._direct = transport.getHandle().send, True
         self.transport.registerProducer(self, True)
         self.connectionMade()
 
@@ -307,7 +309,7 @@ class Flow:
 
     def resumeProducing(self) -> None:
         """Take the transport's word that its buffer is empty."""
-        self._direct = self._socket
+        self._direct = self._send is not None
         if self.full:
             self.full = False
             self.owner.flow_ready(self)
@@ -320,24 +322,23 @@ class Flow:
         return "slapenir"
 
     def _give(self, data: bytes) -> None:
-        """Send at once what the socket takes; leave the rest to the transport.
+        """Send at once what the socket takes, without a trip through the reactor.
 
-        A write that waits for the reactor's next round costs two more system calls and a trip
-        through the reactor.  What is left over must stay in order, so nothing is sent directly
-        again before the transport's buffer is empty: ``producerPaused`` makes it say when.
+        What is left over must stay in order, so nothing is sent directly again before the
+        transport's buffer is empty: ``producerPaused`` makes it say when.
         """
-        transport = self.transport
-        if self._direct:
-            taken = transport.writeSomeData(data)
-            if taken == len(data):
-                return
+        transport, send = self.transport, self._send
+        if not self._direct or send is None or not data:
+            transport.write(data)
+            return
+        try:
+            taken = send(data)
+        except OSError:  # it is full, or the connection is lost: then the reactor will find out
+            taken = 0
+        if taken < len(data):
             self._direct = False
-            if type(taken) is int:  # else the connection is lost, and the reactor will find out
-                data = data[taken:]
-            transport.write(data)
+            transport.write(data[taken:])
             transport.producerPaused = True
-        else:
-            transport.write(data)
 
     # Ends.
 
@@ -348,9 +349,7 @@ class Flow:
             return False
         self._closing = True
         if self._tls is not None:
-            notify = self._tls.close()
-            if notify:
-                self._give(notify)
+            self._give(self._tls.close())
         self.transport.unregisterProducer()
         self._deadline = self._clock.callLater(self._limits.close_seconds, self._overdue)
         return True
@@ -368,13 +367,11 @@ class Flow:
         if handshaking:
             self._handshake_failed(error)
             return
-        if error.alert:
-            self._give(error.alert)
+        self._give(error.alert)
         self._report_end(False)
 
     def _handshake_failed(self, error: TlsError) -> None:
-        if error.alert:
-            self._give(error.alert)
+        self._give(error.alert)
         self._closing = True
         self.owner.flow_insecure(self, error)
         self._drop()
@@ -384,9 +381,7 @@ class Flow:
         if self._closing:
             return
         if clean and self._tls is not None:
-            notify = self._tls.close()
-            if notify:
-                self._give(notify)
+            self._give(self._tls.close())
         self._closing = True
         self.owner.flow_closed(self, clean)
         self._drop()

@@ -11,6 +11,8 @@ from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.flow import Bystander, Flow, Owner
 from slapenir.exchange.commands import PoolKey
 
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
 
 class OriginFlow(Flow):
     """A connection to an origin at ``address``; ``key`` says whose requests it may carry.
@@ -55,7 +57,7 @@ class OriginFlow(Flow):
         if not self.usable:
             return False
         try:
-            self.transport.getHandle().recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self.transport.getHandle().recv(1, _PEEK)
         except BlockingIOError:
             return True
         except OSError:

@@ -87,14 +87,20 @@ class Tls:
         """
         connection = self._connection
         connection.bio_write(data)
-        records = self._count(data)
+        size = len(data)
+        whole = not self._rest and not self._head and size >= _HEADER
+        if whole and size == _HEADER + (data[3] << 8 | data[4]):
+            records = 1  # the usual case: one record, all of it
+        else:
+            records = self._count(data)
+            size = _RECORD
         if not self.up:
             if not self._shake():
                 return b"", self._output()
-            records = max(records, 1)
+            records, size = max(records, 1), _RECORD
         if records == 1:
             try:
-                return connection.recv(_RECORD), b""
+                return connection.recv(size), b""
             except SSL.Error as error:
                 self._pause_or_end(error)
                 return b"", self._output()
@@ -112,11 +118,14 @@ class Tls:
 
         Raises TlsError.
         """
+        length = len(data)
         try:
-            self._connection.sendall(data)
+            if length <= _RECORD:  # one record: it goes in whole
+                self._connection.send(data)
+            else:
+                self._connection.sendall(data)
         except SSL.Error as error:
             raise self._failure(error) from None
-        length = len(data)
         return self._output(length + _OVERHEAD * (length // _RECORD + 1))
 
     def close(self) -> bytes:
@@ -144,11 +153,7 @@ class Tls:
     def _count(self, data: bytes) -> int:
         """Return how many records end within ``data``, and remember where the last one stands."""
         rest, size = self._rest, len(data)
-        if not rest and not self._head and size >= _HEADER:
-            rest = _HEADER + (data[3] << 8 | data[4])
-            if rest == size:
-                return 1
-        elif self._head:
+        if self._head:
             data = self._head + data
             size = len(data)
             self._head = b""
