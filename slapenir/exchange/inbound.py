@@ -8,6 +8,7 @@ it is clean it goes on byte for byte as the origin sent it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from slapenir.errors import CodingError
 from slapenir.exchange.terms import Terms
@@ -55,15 +56,20 @@ class PlainBody:
 
 
 class CodedBody:
-    """A coded body, decoded, overwritten and coded again; raises CodingError."""
+    """A coded body, decoded, overwritten and coded again; raises CodingError.
+
+    A body without a byte stays one: origins announce a coding for empty bodies, too.
+    """
 
     def __init__(self, terms: Terms, redactions: Redactions, codings: tuple[str, ...]) -> None:
         self._rewriter = Rewriter(redactions)
         self._decoder = Decoder(codings, _NO_BOUND, terms.bounds.coding_ratio)
         self._encoder = Encoder(codings)
+        self._empty = True
 
     def feed(self, data: bytes) -> bytes:
         """Take coded bytes, return coded bytes; what was decoded is not held back."""
+        self._empty = False
         return b"".join(
             self._encoder.feed(clean)
             for piece in self._decoder.feed(data)
@@ -72,6 +78,8 @@ class CodedBody:
 
     def finish(self) -> bytes:
         """End the body; a truncated coding raises CodingError."""
+        if self._empty:
+            return b""
         self._decoder.finish()
         tail = self._rewriter.finish()
         out = self._encoder.feed(tail) if tail else b""
@@ -91,30 +99,39 @@ class HeldBody:
     """
 
     def __init__(self, terms: Terms, redactions: Redactions, codings: tuple[str, ...]) -> None:
-        self._coded = CodedBody(terms, redactions, codings)
+        self._again = partial(CodedBody, terms, redactions, codings)
+        self._decoder = Decoder(codings, _NO_BOUND, terms.bounds.coding_ratio)
+        self._decoded = Rewriter(redactions)
         self._raw = Rewriter(redactions)
         self._original: list[bytes] = []
-        self._again: list[bytes] = []
         self.changed = False
 
     def feed(self, data: bytes) -> bytes:
         """Take coded bytes; nothing is given out yet."""
         self._original.append(data)
         self._raw.feed(data)
-        self._again.append(self._coded.feed(data))
+        for piece in self._decoder.feed(data):
+            self._decoded.feed(piece)
         return b""
 
     def finish(self) -> bytes:
         """Return the body to send; raises CodingError when the coding is broken."""
-        self._again.append(self._coded.finish())
+        if not self._original:
+            return b""
+        self._decoder.finish()
+        self._decoded.finish()
         self._raw.finish()
-        self.changed = bool(self._coded.hits or self._raw.hits)
-        return b"".join(self._again if self.changed else self._original)
+        self.changed = bool(self.hits)
+        original = b"".join(self._original)
+        if not self.changed:
+            return original
+        coded = self._again()
+        return coded.feed(original) + coded.finish()
 
     @property
     def hits(self) -> Hits:
-        """How often each form of each secret was overwritten."""
-        return self._coded.hits or self._raw.hits
+        """How often each form of each secret was found."""
+        return self._decoded.hits or self._raw.hits
 
 
 Body = PlainBody | CodedBody | HeldBody

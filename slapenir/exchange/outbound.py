@@ -117,7 +117,8 @@ class RequestBody:
         if self._decoder is None:
             return self._plain(self._detector.finish(), last=True)
         try:
-            self._decoder.finish()
+            if self.received:
+                self._decoder.finish()
         except CodingError:
             self.refusal = self.refusal or Refusal(Reason.CODING_UNSUPPORTED)
         self._detector.finish()

@@ -302,6 +302,40 @@ class Responses(SynchronousTestCase):
             b"Content-Length: 0\r\n\r\n",
         )
 
+    def test_an_empty_coded_body(self) -> None:
+        """A coding announced for a body without a byte is no error, in either direction."""
+        for framing in (
+            b"Content-Length: 0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ):
+            book = self.ask(
+                b"POST / HTTP/1.1\r\nHost: api.example.test\r\nContent-Encoding: gzip\r\n" + framing
+            )
+            self.assertTrue(book.origin.endswith(framing.partition(b"\r\n\r\n")[2] or b"\r\n\r\n"))
+            book.origin_sends(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n" + framing)
+            self.assertEqual(bytes(book.client[9:12]), b"200")
+            self.assertEqual(dechunk(bytes(book.client)), [b""])
+            self.assertEqual(book.released, [1])
+
+    def test_a_secret_in_a_gzip_name_T136(self) -> None:
+        """A secret in the plain part of gzip's own header does not pass (T136)."""
+        import gzip
+        import io
+
+        packed = io.BytesIO()
+        with gzip.GzipFile(self.secret.decode(), "wb", fileobj=packed) as file:
+            file.write(b"hello")
+        coded = packed.getvalue()
+        self.assertIn(self.secret, coded)
+        book = self.ask()
+        book.origin_sends(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(coded), coded)
+        )
+        self.assertNotIn(self.secret, book.client)
+        body = bytes(book.client).partition(b"\r\n\r\n")[2]
+        self.assertEqual(gzip.decompress(body), b"hello")
+
     def test_a_reload_in_mid_body_T209(self) -> None:
         """A secret that straddles the moment of a reload is still overwritten (T209)."""
         body = b"<" + self.secret + b">"
