@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.integration.case import ClientCase, need
 from tests.integration.scene import ANTHROPIC, API, GIT, INDEX, Ran
 from tests.support.git_origin import basic_password
-from tests.support.index_origin import NAME
+from tests.support.index_origin import NAME, VERSION
 
 MESSAGES = "/v1/messages"
 
@@ -113,7 +113,8 @@ class TestPip(ClientCase):
         user = f"agent:{self.scene.environment['INDEX_TOKEN']}"
         pip = [sys.executable, "-m", "pip", "-vvv", "install", "--no-cache-dir", "--no-deps"]
         pip += ["--disable-pip-version-check", "--target", str(target)]
-        pip += ["--index-url", self.scene.url(INDEX, "/simple/", user=user), NAME]
+        pip += ["--index-url", self.scene.url(INDEX, "/simple/", user=user), f"{NAME}=={VERSION}"]
         ran = self.scene.run(pip)
         self.assert_swapped(ran, "index", INDEX)
+        self.assertIn(b"you sent ", ran.output)
         self.assertEqual((target / f"{NAME}.py").read_text("ascii"), "ANSWER = 42\n")

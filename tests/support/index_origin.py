@@ -1,6 +1,7 @@
 """A Python package index for tests: one wheel made by hand, behind Basic authentication, over TLS.
 
-Like the LLM origin it gives away the credential it saw, in the page and in a header.
+Like the LLM origin it gives away the credential it saw: in a header, and in the page as the reason
+why the release was yanked, which pip prints.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def index_origin(tls: ssl.SSLContext, password: str) -> Origin:
             ask = b'WWW-Authenticate: Basic realm="index"'
             return [ok(b"who are you?", ask, echo, status=b"401 Unauthorized")]
         if request.target == f"/simple/{NAME}/".encode():
-            link = f'<a href="/files/{WHEEL}#sha256={digest}">{WHEEL}</a>'
-            page = f"<!DOCTYPE html><html><body>{link}<!-- {password} --></body></html>"
+            reason = f"you sent {password}"
+            link = f'<a href="/files/{WHEEL}#sha256={digest}" data-yanked="{reason}">{WHEEL}</a>'
+            page = f"<!DOCTYPE html><html><body>{link}</body></html>"
             return [ok(page.encode("ascii"), b"Content-Type: text/html", echo)]
         if request.target == f"/files/{WHEEL}".encode():
             return [ok(wheel, b"Content-Type: application/octet-stream", echo)]
