@@ -80,7 +80,7 @@ class Rewriter:
         self._engine = redactions.engine
         self._seam = _Seam(redactions.engine)
         self._held = b""
-        self._overlay: bytes | None = None  # what matches taken earlier made of self._held
+        self._overlay = b""  # what matches that began earlier made of self._held's beginning
         self._covered = 0  # how far into self._held the last taken match reaches
         self.hits: dict[tuple[int, Form], int] = {}
 
@@ -114,24 +114,23 @@ class Rewriter:
 
         They are all known: one that starts there and is not complete would be held.
         """
-        before = window[:cut]
         self._held = window[cut:]
-        if not found and self._overlay is None:
-            self._covered = max(0, self._covered - cut)
-            return self._seam.pass_on(before, False)
+        reach = len(self._overlay)
+        if not found and not reach:
+            return self._seam.pass_on(window[:cut], False)
         buffer = bytearray(window)
-        if self._overlay is not None:
-            buffer[: len(self._overlay)] = self._overlay
+        buffer[:reach] = self._overlay
         for match in sorted(found, key=_leftmost_longest):
             if match.start >= cut:
                 break
-            self._overwrite(buffer, match)
-        after, rest = bytes(buffer[:cut]), bytes(buffer[cut:])
-        self._overlay = None if rest == self._held else rest
+            if self._overwrite(buffer, match):
+                reach = max(reach, match.end)
+        self._overlay = bytes(buffer[cut:reach])
         self._covered = max(0, self._covered - cut)
-        return self._seam.pass_on(after, after != before)
+        return self._seam.pass_on(bytes(buffer[:cut]), reach > 0)
 
-    def _overwrite(self, buffer: bytearray, match: Match) -> None:
+    def _overwrite(self, buffer: bytearray, match: Match) -> bool:
+        """Overwrite what is not yet; return whether there was any of it."""
         start, end, index = match
         if start >= self._covered:
             buffer[start:end] = self._redactions.replacements[index]
@@ -140,10 +139,11 @@ class Rewriter:
             covered = self._covered
             buffer[covered:end] = self._redactions.fills[index][covered - start :]
         else:
-            return
+            return False
         pattern = self._engine.patterns[index]
         key = (pattern.owner, pattern.form)
         self.hits[key] = self.hits.get(key, 0) + 1
+        return True
 
 
 def _leftmost_longest(match: Match) -> tuple[int, int, int]:

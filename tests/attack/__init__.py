@@ -1,0 +1,1 @@
+"""Attacks on the whole, and scanners held to naive ones."""
