@@ -15,7 +15,7 @@ from slapenir.events import ExchangeFinished, Swapped
 from slapenir.exchange import answers
 from slapenir.exchange.admission import Admission
 from slapenir.exchange.answers import Answer
-from slapenir.exchange.commands import Abort, Dial, Release, SetTimer
+from slapenir.exchange.commands import Abort, Dial, SetTimer
 from slapenir.exchange.inputs import CLIENT, DialFailed, DialFailure, Dialled, Timer
 from slapenir.exchange.outbound import Refusal, RequestBody, scan_trailers
 from slapenir.exchange.reply import Reply
@@ -274,8 +274,7 @@ class Exchange:
         """The response is complete: give the origin connection back, or drop it."""
         if self.origin:
             if reusable and self.request_done:
-                self.session.out.append(Release(self.origin))
-                self.session.origin_gone(self.origin)
+                self.session.release_origin(self.origin)
                 self.origin = 0
             else:
                 self.drop_origin()

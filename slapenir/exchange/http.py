@@ -81,10 +81,12 @@ class HttpLayer:
             if exchange.request_done and not exchange.over:
                 return
             exchange.message(queue.popleft())
-            self._settle()
-            if session.layer is not self:
-                return
-        self._tend()
+            if exchange.response_done:
+                self._settle()
+                if session.layer is not self:
+                    return
+        if self._exchange is None or self._decoder.error is not None:
+            self._tend()
 
     def _start(self, head: RequestHead) -> None:
         session = self._session
@@ -173,7 +175,8 @@ class HttpLayer:
         """Pass on that the origin is there."""
         if self._exchange is not None:
             self._exchange.dialled(result)
-            self._after()
+            if self._exchange.response_done:
+                self._after()
 
     def dial_failed(self, result: DialFailed) -> None:
         """Pass on that it is not."""
@@ -183,9 +186,10 @@ class HttpLayer:
 
     def origin_received(self, data: bytes) -> None:
         """Pass on bytes of the response."""
-        if self._exchange is not None:
-            self._exchange.origin_bytes(data)
-            if self._exchange.response_done:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.origin_bytes(data)
+            if exchange.response_done:
                 self._after()
 
     def origin_closed(self, clean: bool) -> None:

@@ -41,18 +41,10 @@ def redact_fields(redactions: Redactions, fields: HeaderList) -> tuple[HeaderLis
     return out, hits
 
 
-class PlainBody:
+class PlainBody(Rewriter):
     """An identity-coded body: ``feed`` and ``finish`` give bytes of the same total length."""
 
-    def __init__(self, redactions: Redactions) -> None:
-        self._rewriter = Rewriter(redactions)
-        self.feed = self._rewriter.feed
-        self.finish = self._rewriter.finish
-
-    @property
-    def hits(self) -> Hits:
-        """How often each form of each secret was overwritten."""
-        return self._rewriter.hits
+    __slots__ = ()
 
 
 class CodedBody:
@@ -138,10 +130,16 @@ Body = PlainBody | CodedBody | HeldBody
 
 
 def body_for(terms: Terms, redactions: Redactions, head: ResponseHead) -> Body:
-    """Return the transform for a response's body; raises CodingError for an unknown coding.
+    """Return the transform for a response's body.
 
-    Sets ``head.framing`` and drops its length where the body will be coded again.
+    Sets ``head.framing`` and drops its length where the body will be coded again.  Raises
+    CodingError for an unknown coding and for a partial response.
     """
+    names = [name.lower() for name, _ in head.headers]
+    if head.status == 206 or b"content-range" in names:
+        refuse_partial(head)
+    if b"content-encoding" not in names:
+        return PlainBody(redactions)
     codings = parse_codings(values(head.headers, b"content-encoding"))
     if not codings or head.framing is Framing.NONE:
         return PlainBody(redactions)

@@ -15,7 +15,6 @@ from slapenir.exchange.inbound import (
     body_for,
     redact_fields,
     redact_head,
-    refuse_partial,
 )
 from slapenir.exchange.inputs import CLIENT
 from slapenir.names import Place
@@ -65,9 +64,14 @@ class Reply:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the origin."""
-        for message in self._decoder.feed(data):
-            self._message(message)
-        self._check()
+        decoder = self._decoder
+        for message in decoder.feed(data):
+            if type(message) is BodyChunk:
+                self._chunk(message.data)
+            else:
+                self._message(message)
+        if decoder.error is not None:
+            self._check()
 
     def closed(self, clean: bool) -> None:
         """Take the end of the origin's stream."""
@@ -112,7 +116,6 @@ class Reply:
         self._head = head
         exchange = self._exchange
         head.headers = response_fields(head.headers)
-        refuse_partial(head)
         self._body = body_for(exchange.terms, self._redactions, head)
         exchange.responding()
         if not isinstance(self._body, HeldBody):
@@ -131,7 +134,8 @@ class Reply:
         elif exchange.head.version == b"1.0":
             head.headers.append((b"Connection", b"keep-alive"))
         data, hits = redact_head(self._redactions, encode_response_head(head))
-        self._count(hits, Place.HEAD)
+        if hits:
+            self._count(hits, Place.HEAD)
         exchange.status = head.status
         self.begun = True
         self._session.send(CLIENT, data)
@@ -154,7 +158,8 @@ class Reply:
             self._send_head(head)
         if tail:
             self._send_body(tail)
-        self._count(body.hits, Place.BODY)
+        if body.hits:
+            self._count(body.hits, Place.BODY)
         trailers: HeaderList = []
         if self._trailers and head.framing is Framing.CHUNKED:
             trailers, hits = redact_fields(self._redactions, response_fields(self._trailers))
@@ -166,8 +171,6 @@ class Reply:
         exchange.responded(head, head.keep_alive and not decoder.rest and decoder.error is None)
 
     def _count(self, hits: Hits, place: Place) -> None:
-        if not hits:
-            return
         exchange = self._exchange
         for (owner, form), count in hits.items():
             credential = exchange.terms.secrets[owner]

@@ -8,10 +8,11 @@ edge passes the time with every input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from slapenir.events import Event, Who
-from slapenir.exchange.commands import Abort, Close, Command, Emit, PoolKey, Send, SetTimer
+from slapenir.exchange.commands import Abort, Close, Command, Emit, PoolKey, Release, Send, SetTimer
 from slapenir.exchange.connect import ConnectLayer
 from slapenir.exchange.http import HttpLayer
 from slapenir.exchange.inputs import (
@@ -36,6 +37,10 @@ from slapenir.wire.messages import RequestHead
 # Sends to one connection that follow each other are joined up to this many bytes, so that a head
 # and a small body make one TLS record.
 _JOIN = 16384
+
+
+# One object for equal keys of all sessions, so that finding a pooled connection compares nothing.
+_one_key = lru_cache(maxsize=1024)(PoolKey)
 
 
 class Layer(Protocol):
@@ -166,10 +171,10 @@ class Session:
 
         A running one fires too early: whoever it fires for sets it again for what is left.
         """
-        name = timer._value_
-        if name in self._running:
+        name, running = timer._value_, self._running
+        if name in running:
             return True
-        self._running.add(name)
+        running.add(name)
         self.out.append(SetTimer(timer, seconds))
         return False
 
@@ -186,7 +191,8 @@ class Session:
             or key.credentials is not credentials
             or key.tls is not tls
         ):
-            key = self._pool_key = PoolKey(self.who.identity, authority, tls, credentials)
+            key = _one_key(self.who.identity, authority, tls, credentials)
+            self._pool_key = key
         return key
 
     def send(self, connection: int, data: bytes) -> None:
@@ -217,6 +223,11 @@ class Session:
     def origin_gone(self, connection: int) -> None:
         """Forget an origin connection."""
         self._full.discard(connection)
+
+    def release_origin(self, connection: int) -> None:
+        """Give an origin connection back to the pool."""
+        self._full.discard(connection)
+        self.out.append(Release(connection))
 
     def abort_origin(self, connection: int) -> None:
         """Drop an origin connection at once."""

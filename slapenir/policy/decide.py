@@ -40,9 +40,10 @@ def decide_request(policy: Policy, facts: RequestFacts) -> Decision:
     TLS must be https; TRACE, TRACK and CONNECT are refused.  Then rules in file order, the first
     match wins, and no match is a refusal.  ``credentials`` is set for an https allow only.
     """
-    authority = facts.authority
-    tunnel = facts.tunnel
-    if authority != facts.host or (tunnel is not None and tunnel != authority):
+    authority, host, tunnel = facts.authority, facts.host, facts.tunnel
+    if (authority is not host and authority != host) or (
+        tunnel is not None and tunnel is not authority and tunnel != authority
+    ):
         return _AUTHORITY_MISMATCH
     sni = facts.sni
     if sni is not None and sni != authority.host:

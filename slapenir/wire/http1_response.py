@@ -42,7 +42,9 @@ def parse_response_head(
         if status == 101:
             raise RemoteProtocolError("a change of protocol that was not asked for", 502)
         return InformationalHead(status, reason, headers)
-    keep_alive, _ = persists(special, version)
+    keep_alive = version == b"1.1"
+    if b"connection" in special:
+        keep_alive, _ = persists(special, version)
     if request_method == b"HEAD" or status in {204, 304}:
         framing, length = Framing.NONE, 0
     elif framing is Framing.NONE:

@@ -34,7 +34,13 @@ def host_authority(value: bytes, default_port: int) -> Authority:
 
     For Host headers, which repeat.  Raises AuthorityError.
     """
-    return parse_authority(value, default_port)
+    return _same(parse_authority(value, default_port))
+
+
+@lru_cache(maxsize=1024)
+def _same(authority: Authority) -> Authority:
+    """Return the one object for equal authorities, so that comparing them costs nothing."""
+    return authority
 
 
 def parse_absolute(target: bytes) -> AbsoluteTarget:
@@ -114,6 +120,6 @@ def _authority(raw: bytes, default_port: int | None) -> Authority:
     if default_port is not None:
         return host_authority(raw, default_port)
     try:
-        return parse_authority(raw, None)
+        return _same(parse_authority(raw, None))
     except AuthorityError as error:
         raise RemoteProtocolError(error.reason) from None
