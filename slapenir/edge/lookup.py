@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from threading import Thread
 from typing import Any, NoReturn, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -94,12 +95,21 @@ class DnsLookup:
         return self._follow(name, kind, left - 1)
 
 
+class _DaemonThread(Thread):
+    """A thread that the interpreter does not wait for."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named, daemon=True)
+
+
 class SystemLookup:
     """Ask getaddrinfo, in threads of its own so that a slow server holds up nothing else."""
 
     def __init__(self, reactor: IReactorFromThreads, threads: int) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(0, threads, "lookup")
+        # A lookup that hangs must not keep the process from ending.
+        self._pool.threadFactory = _DaemonThread
 
     def lookup(self, host: str) -> Deferred[list[str]]:
         """Ask in a thread; the thread ends when the system's resolver gives up."""
@@ -109,9 +119,9 @@ class SystemLookup:
         return asked.addErrback(_no_answer)
 
     def stop(self) -> None:
-        """Stop the threads that are idle, and the others when they are done."""
+        """Stop the threads without waiting for those that are busy."""
         if self._pool.started:
-            self._pool.stop()
+            Thread(target=self._pool.stop, daemon=True).start()
 
 
 def _text(name: bytes) -> str:

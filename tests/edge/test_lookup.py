@@ -167,7 +167,11 @@ class SystemTests(TestCase):
 
         self.patch(lookup.socket, "getaddrinfo", slow)
         stuck = self.lookup.lookup("slow.test")
+        self.addCleanup(hang.set)
         self.assertIn("127.0.0.1", await self.lookup.lookup("localhost"))
+        begun = time.monotonic()
+        self.lookup.stop()
+        self.assertLess(time.monotonic() - begun, 1.0)
         hang.set()
         with self.assertRaises(LookupError):
             await stuck
