@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class WheelTests(unittest.SynchronousTestCase):
     def build(self) -> Path:
         """Build the wheel once from a copy of the tracked files, without a network."""
         if WheelTests.wheel is None:
-            place = Path(tempfile.mkdtemp(prefix="slapenir-wheel-"))
+            place = Path(self.mktemp()).absolute()
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "dropin.cache")
             for name in ("slapenir", "twisted"):
                 shutil.copytree(ROOT / name, place / "source" / name, ignore=ignored)
@@ -53,13 +52,6 @@ class WheelTests(unittest.SynchronousTestCase):
             self.assertEqual(built.returncode, 0, built.stderr)
             (WheelTests.wheel,) = place.glob("*.whl")
         return WheelTests.wheel
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """Remove what build made."""
-        if cls.wheel is not None:
-            shutil.rmtree(cls.wheel.parent)
-            cls.wheel = None
 
     def test_contents(self) -> None:
         """Every module and data file is in it, the plugin too, and nothing of Twisted's."""
