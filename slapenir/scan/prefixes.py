@@ -21,7 +21,9 @@ from typing import Protocol
 
 import hyperscan
 
-_GRAM = 6
+from slapenir.scan.literals import SHORTEST_LITERAL, compile_literals
+
+_GRAM = SHORTEST_LITERAL
 
 
 class Literal(Protocol):
@@ -34,25 +36,6 @@ class Literal(Protocol):
     @property
     def caseless(self) -> bool:
         """Whether ASCII case is ignored."""
-
-
-def compile_literals(literals: Sequence[tuple[bytes, bool]]) -> hyperscan.Database:
-    """Return a block-mode database that reports the index of each (bytes, caseless) literal.
-
-    The binding measures literals with ``strlen``, which would cut a pattern at a NUL byte, so
-    they are given as expressions with every byte escaped; the compiler makes the same of them.
-    """
-    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    database.compile(
-        expressions=[b"".join(b"\\x%02x" % byte for byte in data) for data, _ in literals],
-        ids=list(range(len(literals))),
-        elements=len(literals),
-        flags=[
-            hyperscan.HS_FLAG_DOTALL | (hyperscan.HS_FLAG_CASELESS if caseless else 0)
-            for _, caseless in literals
-        ],
-    )
-    return database
 
 
 class LivePrefixes:

@@ -22,7 +22,7 @@ from slapenir.scan.engine import Engine, Match
 from slapenir.scan.forms import Pattern
 
 _FILLERS = b"X0x1A*z-" + bytes(range(0x21, 0x7F)) + bytes(range(256))
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 class Redactions:

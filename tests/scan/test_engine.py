@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 
+import hyperscan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from slapenir.errors import SlapenirError
 from slapenir.scan.engine import LITERAL, Engine, Match
 from slapenir.scan.forms import Pattern
+from slapenir.scan.literals import SHORTEST_LITERAL
 from tests.scan.samples import literal, made_up
 
 ALPHABET = b"abAX%5\\u\0"
@@ -38,21 +42,22 @@ def plain_live_prefix(patterns: Sequence[Pattern], data: bytes) -> int:
     return len(data)
 
 
-def words(least: int, most: int) -> st.SearchStrategy[bytes]:
-    return st.lists(st.sampled_from(ALPHABET), min_size=least, max_size=most).map(bytes)
+def words(alphabet: bytes, least: int, most: int) -> st.SearchStrategy[bytes]:
+    return st.lists(st.sampled_from(alphabet), min_size=least, max_size=most).map(bytes)
 
 
 @st.composite
 def patterns_and_text(draw: st.DrawFn) -> tuple[list[Pattern], bytes]:
     """Few letters, so that patterns overlap themselves and each other; text made of their parts."""
-    data = draw(st.lists(words(2, 16), min_size=1, max_size=5))
+    alphabet = draw(st.sampled_from((b"ab", b"aA", b"abX", ALPHABET)))
+    data = draw(st.lists(words(alphabet, SHORTEST_LITERAL, 16), min_size=1, max_size=5))
     patterns = [literal(d, i, draw(st.booleans())) for i, d in enumerate(data)]
     parts = st.one_of(
         st.sampled_from(data),
         st.sampled_from(data).map(bytes.swapcase),
         st.sampled_from(data).map(lambda d: d[:-1]),
         st.sampled_from(data).map(lambda d: d[1:]),
-        words(0, 4),
+        words(alphabet, 0, 4),
     )
     return patterns, b"".join(draw(st.lists(parts, max_size=8)))
 
@@ -103,9 +108,39 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(engine.live_prefix(b"anything"), 8)
         self.assertEqual(engine.longest, 0)
 
-    def test_empty_pattern_is_refused(self) -> None:
-        """T148: an empty secret would match everywhere."""
-        self.assertRaises(ValueError, Engine, [literal(b"")])
+    def test_short_patterns_are_refused(self) -> None:
+        """T148: an empty one would match everywhere, one below six bytes is not safely found."""
+        for size in range(SHORTEST_LITERAL):
+            self.assertRaises(ValueError, Engine, [literal(b"abcdefgh"), literal(b"x" * size)])
+        self.assertEqual(len(Engine([literal(b"x" * SHORTEST_LITERAL)]).scan(b"x" * 6)), 1)
+
+    def test_nothing_is_missed_at_any_offset(self) -> None:
+        """T119: sets of one to forty literals, each found at every offset of short blocks."""
+        source = random.Random(6)
+        for count in (1, 2, 3, 5, 12, 40):
+            for alphabet in (b"ab", bytes(range(256))):
+                sizes = [source.choice((6, 7, 8, 12, 20)) for _ in range(count)]
+                data = [bytes(source.choices(alphabet, k=size)) for size in sizes]
+                engine = Engine([literal(d, i) for i, d in enumerate(data)])
+                for offset in range(70):
+                    text = b"X" * offset + data[0] + b"X" * source.choice((0, 0, 1, 40))
+                    self.assertIn(Match(offset, offset + sizes[0], 0), engine.scan(text))
+
+    def test_a_scanner_that_misses_is_refused(self) -> None:
+        """T119: a compiled database that does not find its own literals is not used."""
+
+        class Blind:
+            def __init__(self, mode: int) -> None:
+                self.mode = mode
+
+            def compile(self, **_options: object) -> None:
+                pass
+
+            def scan(self, _data: bytes, _handler: object) -> None:
+                pass
+
+        self.patch(hyperscan, "Database", Blind)
+        self.assertRaises(SlapenirError, Engine, [literal(b"abcdefgh")])
 
     def test_empty_data(self) -> None:
         engine = Engine([literal(b"abcdefgh")])
