@@ -71,18 +71,29 @@ class Timestamps:
 
 
 _word = lru_cache(1024)(quote)
-"""For strings that come from a small set and are short: rules, identities, hosts."""
+"""For strings that come from a small set and are short: rules, identities, hosts, methods."""
 
 _SANITIZED = (
     '"event":"Sanitized",%s,"exchange":%d,"credential":%s,"form":"%s","place":"%s","count":%d'
 )
 
 
+_WHOS = 4096
+_whos: dict[int, tuple[Who, str]] = {}  # by connection, which has one Who for all its events
+
+
 def _who(who: Who) -> str:
-    return (
+    found = _whos.get(who.connection)
+    if found is not None and found[0] is who:
+        return found[1]
+    text = (
         f'"connection":{who.connection:d},"listener":{_word(who.listener)},'
         f'"identity":{_word(who.identity)},"peer":{quote(who.peer)}'
     )
+    if len(_whos) >= _WHOS:
+        _whos.clear()
+    _whos[who.connection] = who, text
+    return text
 
 
 def _uses(uses: tuple[CredentialUse, ...]) -> str:
@@ -102,8 +113,8 @@ def decided(event: Decided) -> str:
         f'"stage":"{event.stage._value_}","action":"{event.action._value_}",'
         f'"reason":"{event.reason._value_}","rule":{_word(event.rule)},'
         f'"scheme":{_word(event.scheme)},"authority":{_word(event.authority)},'
-        f'"method":{quote(event.method)},"path":{quote(event.path)},'
-        f'"address":{quote(event.address)},"detail":{_word(event.detail)},'
+        f'"method":{_word(event.method)},"path":{quote(event.path)},'
+        f'"address":{_word(event.address)},"detail":{_word(event.detail)},'
         f"{_uses(event.credentials)}"
     )
     found = event.finding
@@ -140,11 +151,11 @@ def exchange_finished(event: ExchangeFinished) -> str:
     return (
         f'"event":"ExchangeFinished",{_who(event.who)},"exchange":{event.exchange:d},'
         f'"outcome":"{event.outcome._value_}","rule":{_word(event.rule)},'
-        f'"method":{quote(event.method)},"scheme":{_word(event.scheme)},'
+        f'"method":{_word(event.method)},"scheme":{_word(event.scheme)},'
         f'"authority":{_word(event.authority)},"path":{quote(event.path)},'
         f'"status":{event.status:d},"request_bytes":{event.request_bytes:d},'
         f'"response_bytes":{event.response_bytes:d},"seconds":{event.seconds:.6f},'
-        f'"detail":{quote(event.detail)}'
+        f'"detail":{_word(event.detail)}'
     )
 
 

@@ -36,36 +36,30 @@ Special: TypeAlias = dict[bytes, list[bytes]]
 """The fields that steer us: the lower-case name and every value."""
 
 
-class _Lines:
-    """What llhttp calls back with; each header line goes into ``lines`` without a Python call.
+class _Fields:
+    """What llhttp calls back with: the headers, and apart from them those that steer us.
 
-    A repeated name overwrites the earlier one: the count of lines then tells.
+    ``confusable`` is set for a name that some servers read as a framing, routing or
+    authentication field.
     """
 
-    __slots__ = ("complete", "lines", "on_header")
+    __slots__ = ("complete", "confusable", "headers", "special")
 
     def __init__(self) -> None:
-        self.lines: dict[bytes, bytes] = {}
-        self.on_header = self.lines.__setitem__
-        self.complete = False
-
-    def on_headers_complete(self) -> None:
-        """Note that llhttp agrees that the head ends here (called by llhttp)."""
-        self.complete = True
-
-
-class _AllLines:
-    """The same for a head in which a name is repeated."""
-
-    __slots__ = ("complete", "lines")
-
-    def __init__(self) -> None:
-        self.lines: HeaderList = []
+        self.headers: HeaderList = []
+        self.special: Special = {}
+        self.confusable = False
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one header line (called by llhttp)."""
-        self.lines.append((name, value))
+        value = value.strip(b" \t")
+        self.headers.append((name, value))
+        lower = name.lower()
+        if lower in _SPECIAL:
+            self.special.setdefault(lower, []).append(value)
+        elif b"_" in lower and lower.replace(b"_", b"-") in _CONFUSABLE:
+            self.confusable = True
 
     def on_headers_complete(self) -> None:
         """Note that llhttp agrees that the head ends here (called by llhttp)."""
@@ -103,28 +97,7 @@ def read_fields(head: bytes, limits: WireLimits, parser: _Parser) -> tuple[Heade
         raise RemoteProtocolError("a head has a bare CR, bare LF or control byte")
     if b"\n " in head or b"\n\t" in head:
         raise RemoteProtocolError("a header line is folded or starts with whitespace")
-    fields: _Lines | _AllLines = _Lines()
-    _parse(head, parser, fields)
-    if len(fields.lines) != count - 2:
-        fields = _AllLines()
-        _parse(head, parser, fields)
-    lines = fields.lines
-    headers: HeaderList = []
-    special: Special = {}
-    underscored = b"_" in head
-    for name, value in lines.items() if isinstance(lines, dict) else lines:
-        value = value.strip(b" \t")
-        headers.append((name, value))
-        lower = name.lower()
-        if lower in _SPECIAL:
-            special.setdefault(lower, []).append(value)
-        elif underscored and b"_" in lower and lower.replace(b"_", b"-") in _CONFUSABLE:
-            raise RemoteProtocolError("a header name imitates another with an underscore")
-    return headers, special
-
-
-def _parse(head: bytes, parser: _Parser, fields: _Lines | _AllLines) -> None:
-    """Give the head to llhttp; raise when it does not take the whole of it for one head."""
+    fields = _Fields()
     try:
         parser(fields).feed_data(head)
     except httptools.HttpParserUpgrade as upgrade:
@@ -138,6 +111,9 @@ def _parse(head: bytes, parser: _Parser, fields: _Lines | _AllLines) -> None:
         agreed = fields.complete
     if not agreed:
         raise RemoteProtocolError("the head is malformed")
+    if fields.confusable:
+        raise RemoteProtocolError("a header name imitates another with an underscore")
+    return fields.headers, fields.special
 
 
 def declared_framing(special: Special, version: bytes) -> tuple[Framing, int]:
