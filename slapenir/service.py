@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ from slapenir.edge.listen import Clients, Listener, start_listening
 from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts
-from slapenir.errors import ConfigError, SlapenirError
+from slapenir.errors import AuditError, ConfigError, SlapenirError
 from slapenir.events import CertificateLoaded, GatewayReady, GatewayStopping, Reloaded
 from slapenir.exchange.session import Session
 from slapenir.exchange.terms import Bounds, Deadlines, Terms, build_terms
@@ -203,7 +204,7 @@ class GatewayService(Service):
         access = AccessLog(directory, reactor) if settings.gateway.access_log else None
         metrics = Metrics(registry, self._scan_seconds, lambda: access.dropped if access else 0)
         sinks += [metrics, Diagnostics(self._log), Readiness(self._environ.get("NOTIFY_SOCKET"))]
-        lag = LagSampler(reactor, reactor.seconds, metrics.lag.observe)
+        lag = LagSampler(reactor, time.monotonic, metrics.lag.observe)
         lag.start()
         self._stops.append(lag.stop)
         if access is not None:
@@ -211,6 +212,7 @@ class GatewayService(Service):
             self._stops.append(access.close)
             self._reopens.append(access.reopen)
         self._stops.append(audit.close)
+        self._reopens.append(audit.reopen)
         self._publisher = Publisher(audit, sinks)
         return registry
 
@@ -250,9 +252,13 @@ class GatewayService(Service):
         return opened.addCallback(lambda found: found.listen(factory)).addCallback(listening)
 
     def _is_ready(self, ports: list[Any]) -> None:
-        self._ready = True
         names = tuple(one.name for one in self._loaded.settings.listeners)
-        self._publisher.publish(GatewayReady(__version__, names))
+        try:
+            self._publisher.publish(GatewayReady(__version__, names))
+        except AuditError:
+            self._has_failed(Failure())
+            return
+        self._ready = True
 
     def _has_failed(self, failure: Failure) -> None:
         """End the process: a gateway that misses a listener is none."""

@@ -12,7 +12,6 @@ from ipaddress import ip_network
 
 from slapenir.credentials.model import BodySurface, Credential, HeaderSurface
 from slapenir.credentials.placeholders import mint
-
 from slapenir.events import Decided, Event, ExchangeFinished, Sanitized, Who
 from slapenir.exchange.commands import (
     Abort,
