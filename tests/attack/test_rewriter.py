@@ -66,7 +66,7 @@ def random_redactions(source: random.Random, alphabet: bytes) -> Redactions | No
     """Return a few short patterns that begin, end and overlap like each other."""
     patterns: list[Pattern] = []
     for owner in range(source.randint(1, 4)):
-        data = bytes(source.choices(alphabet, k=source.randint(2, 9)))
+        data = bytes(source.choices(alphabet, k=source.randint(6, 11)))
         if patterns and source.random() < 0.5:
             data = patterns[-1].data[: source.randint(1, len(patterns[-1].data))] + data
         fill = bytes(source.choices(alphabet + b"Q", k=len(data)))
@@ -84,7 +84,7 @@ def random_text(source: random.Random, patterns: tuple[Pattern, ...], alphabet: 
     for _ in range(source.randint(1, 14)):
         data = source.choice(patterns).data
         other = bytes([source.choice(alphabet)])
-        pieces.append(source.choice((data, other, b"z", data[: source.randint(1, 9)])))
+        pieces.append(source.choice((data, other, b"z", data[: source.randint(1, 12)])))
     return b"".join(pieces)
 
 
@@ -95,7 +95,7 @@ class Differential(SynchronousTestCase):
         """One output for any cut, the naive one's, and no pattern in it."""
         source = random.Random(20)
         for _ in range(CASES):
-            alphabet = source.choice((b"ab", b"abX", b"aAbB", b"ab0X1", b"Xx0"))
+            alphabet = source.choice((b"ab", b"aA", b"abX", b"aAb", b"0X"))
             redactions = random_redactions(source, alphabet)
             if redactions is None:
                 continue
@@ -125,9 +125,9 @@ class Differential(SynchronousTestCase):
 
     def test_fill_that_changes_nothing(self) -> None:
         """T147: what is overwritten with its own bytes counts as overwritten, however it is cut."""
-        engine = Engine([Pattern(0, Form.RAW, b"00", False, b"00")])
-        redactions = Redactions(engine, [b"x0"])
-        text = b"0" * 13 + b"zz00z00"
+        engine = Engine([Pattern(0, Form.RAW, b"baabaa", False, b"RRRbaa")])
+        redactions = Redactions(engine, [b"aaabaa"])
+        text = b"zbaabaabaaz"  # two that overlap: both ends are overwritten with what was there
         whole, _ = rewrite_whole(redactions, text)
         rewriter = Rewriter(redactions)
         by_bytes = b"".join([rewriter.feed(text[i : i + 1]) for i in range(len(text))])
@@ -136,7 +136,7 @@ class Differential(SynchronousTestCase):
 
     def test_the_reference_can_fail(self) -> None:
         """The naive one overwrites, and leaves clean text alone."""
-        engine = Engine([literal(b"abab")])
-        redactions = Redactions(engine, [b"XXXX"])
-        self.assertEqual(reference(redactions, b"zababab"), b"zXXXXXX")
-        self.assertEqual(reference(redactions, b"zabazab"), b"zabazab")
+        engine = Engine([literal(b"ababab")])
+        redactions = Redactions(engine, [b"XXXXXX"])
+        self.assertEqual(reference(redactions, b"zabababab"), b"zXXXXXXXX")
+        self.assertEqual(reference(redactions, b"zababazab"), b"zababazab")
