@@ -6,6 +6,8 @@ in it must be exact: what cannot be read is refused and never taken for somethin
 
 from __future__ import annotations
 
+import struct
+
 import attrs
 
 from slapenir.errors import AuthorityError, RemoteProtocolError
@@ -22,6 +24,7 @@ _PRE_SHARED_KEY = 41
 _EARLY_DATA = 42
 _SUPPORTED_VERSIONS = 43
 _ECH = 0xFE0D
+_EXTENSION = struct.Struct(">HH").unpack_from
 
 
 @attrs.frozen(slots=True)
@@ -170,13 +173,19 @@ def parse_client_hello(body: bytes) -> ClientHello:
 
 
 def _extensions(data: bytes) -> dict[int, bytes]:
-    cursor = _Cursor(data)
     found: dict[int, bytes] = {}
-    while cursor:
-        kind = cursor.number(2)
+    at, size = 0, len(data)
+    while at < size:
+        if size - at < 4:
+            raise RemoteProtocolError("a length in the ClientHello is wrong")
+        kind, length = _EXTENSION(data, at)
         if kind in found:
             raise RemoteProtocolError("an extension of the ClientHello is repeated")
-        found[kind] = cursor.vector(2)
+        end = at + 4 + length
+        if end > size:
+            raise RemoteProtocolError("a length in the ClientHello is wrong")
+        found[kind] = data[at + 4 : end]
+        at = end
     return found
 
 
