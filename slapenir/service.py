@@ -65,6 +65,9 @@ from slapenir.pki.authority import CertificateAuthority
 from slapenir.pki.leaves import LeafMinter
 
 _PR_SET_DUMPABLE = 4
+# Clients that may wait to be accepted; of Twisted's 50 a burst makes the kernel drop the rest,
+# and each of those waits a second before it tries again (T190).
+_BACKLOG = 1024
 
 
 @attrs.frozen(slots=True)
@@ -142,6 +145,13 @@ def forbid_core_dumps() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def with_backlog(endpoint: str) -> str:
+    """Return a Twisted endpoint string that says how many clients may wait to be accepted."""
+    if endpoint.partition(":")[0] not in ("tcp", "tcp6", "unix") or ":backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={_BACKLOG}"
+
+
 class GatewayService(Service):
     """Run the gateway described by the file at ``config_path`` on ``reactor``.
 
@@ -185,7 +195,9 @@ class GatewayService(Service):
         self._publisher.publish(CertificateLoaded("interception-ca", expiry))
         started: list[Deferred[Any]] = [
             start_listening(
-                self._reactor, Listener(one.endpoint, one.name, one.identity), self._clients
+                self._reactor,
+                Listener(with_backlog(one.endpoint), one.name, one.identity),
+                self._clients,
             )
             for one in settings.listeners
         ]
