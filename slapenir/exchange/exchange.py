@@ -1,8 +1,8 @@
 """One request with its response, from decision to outcome.
 
-The request side ends when its last byte went to the origin (or was thrown away after a refusal);
-the response side when the client was sent the last byte.  ``over`` needs both.  Exactly one
-ExchangeFinished is emitted, when the response side ends.
+The request side ends when its last byte was taken: sent to the origin, kept until there is one,
+or thrown away after a refusal; the response side when the client was sent the last byte.
+``over`` needs both.  Exactly one ExchangeFinished is emitted, when the response side ends.
 """
 
 from __future__ import annotations
@@ -101,9 +101,11 @@ class Exchange:
     def message(self, message: Message) -> None:
         """Take the next part of the request."""
         self.progress = True
-        if not self.admission.has_body and isinstance(message, EndOfMessage):
-            self.request_done = True
-        elif self.response_done or self.admission.refusal is not None:
+        if isinstance(message, EndOfMessage):
+            self.request_done = True  # also while it waits: what comes next is another request
+            if not self.admission.has_body:
+                return
+        if self.response_done or self.admission.refusal is not None:
             self._discard(message)
         elif not self.connected:
             self.waiting.append(message)
@@ -111,9 +113,7 @@ class Exchange:
             self._forward(message)
 
     def _discard(self, message: Message) -> None:
-        if isinstance(message, EndOfMessage):
-            self.request_done = True
-        elif isinstance(message, BodyChunk):
+        if isinstance(message, BodyChunk):
             self.discarded += len(message.data)
             if self.discarded > self.terms.bounds.discard:
                 self.keep_alive = False
@@ -134,17 +134,15 @@ class Exchange:
                 self._stop(refusal)
             else:
                 self.trailers = message.headers
-        elif isinstance(message, EndOfMessage):
-            if body is not None:
-                data = body.finish()
-                if body.refusal is not None:
-                    self._stop(body.refusal)
-                    return
-                self._record_swaps(body)
-                tail = encode_chunk(data, body.framing) if data else b""
-                session.send(self.origin, tail + encode_end(body.framing, self.trailers))
-                session.out.append(SetTimer(Timer.BODY, None))
-            self.request_done = True
+        elif isinstance(message, EndOfMessage) and body is not None:
+            data = body.finish()
+            if body.refusal is not None:
+                self._stop(body.refusal)
+                return
+            self._record_swaps(body)
+            tail = encode_chunk(data, body.framing) if data else b""
+            session.send(self.origin, tail + encode_end(body.framing, self.trailers))
+            session.out.append(SetTimer(Timer.BODY, None))
 
     def _record_swaps(self, body: RequestBody) -> None:
         who = self.session.who

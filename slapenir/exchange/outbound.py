@@ -15,8 +15,8 @@ from slapenir.credentials.inject import Injection
 from slapenir.errors import CodingError, RemoteProtocolError
 from slapenir.events import Finding
 from slapenir.exchange.forward import request_fields
-from slapenir.exchange.terms import Terms
-from slapenir.names import Authority, Place, Reason, Scheme
+from slapenir.exchange.terms import EVERYBODY, Terms
+from slapenir.names import Authority, Form, Place, Reason, Scheme
 from slapenir.scan.codings import Decoder, parse_codings
 from slapenir.scan.detect import Detector
 from slapenir.scan.engine import Match
@@ -82,6 +82,7 @@ class RequestBody:
         swaps: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._terms = terms
+        self._identity = identity
         self.refusal: Refusal | None = None
         self.framing, self.length = head.framing, head.length
         codings = parse_codings(values(head.headers, b"content-encoding"))
@@ -145,10 +146,19 @@ class RequestBody:
             return cleared
         try:
             out = swapper.feed(cleared)
-            return out + swapper.finish() if last else out
+            out = out + swapper.finish() if last else out
         except RemoteProtocolError:
             self.refusal = Refusal(Reason.BODY_TOO_LARGE)
             return b""
+        if swapper.stray is not None:
+            self.refusal = self._stray(self._names[swapper.stray])
+            return b""
+        return out
+
+    def _stray(self, name: str) -> Refusal:
+        """Return the refusal for a placeholder that is a part of another word, and not swapped."""
+        owner = EVERYBODY if self._terms.credentials[name].placeholder else self._identity
+        return Refusal(Reason.HONEYTOKEN, Finding(name, Form.RAW, Place.BODY, owner))
 
     # A coded body goes out as it came, at least one feed late: a feed's bytes may go when a later
     # feed gave decoded text, all of it clean, with no live prefix held.

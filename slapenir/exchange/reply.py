@@ -27,6 +27,7 @@ from slapenir.wire.http1 import (
     encode_informational,
     encode_response_head,
 )
+from slapenir.wire.http1_response import parse_response_head
 from slapenir.wire.messages import (
     BodyChunk,
     EndOfMessage,
@@ -135,10 +136,19 @@ class Reply:
             head.headers.append((b"Connection", b"keep-alive"))
         data, hits = redact_head(self._redactions, encode_response_head(head))
         if hits:
+            self._check_framing(head, data)
             self._count(hits, Place.HEAD)
         exchange.status = head.status
         self.begun = True
         self._session.send(CLIENT, data)
+
+    def _check_framing(self, head: ResponseHead, data: bytes) -> None:
+        """Refuse a head that was overwritten where it frames the body: a secret can be a number."""
+        exchange = self._exchange
+        seen = parse_response_head(data, exchange.head.method, exchange.terms.wire)
+        meant = (head.status, head.framing, head.length)
+        if not isinstance(seen, ResponseHead) or (seen.status, seen.framing, seen.length) != meant:
+            raise RemoteProtocolError("its framing cannot be told from a secret", 502)
 
     def _chunk(self, data: bytes) -> None:
         clean = self._body.feed(data)

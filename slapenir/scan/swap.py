@@ -15,11 +15,22 @@ class Swapper:
 
     A token is replaced only where the bytes beside it are not ``[A-Za-z0-9_-]``, the longest
     first, so a placeholder that begins like another is never taken for it.  Only the raw form is
-    replaced.  ``swapped`` counts by the index of the pair.  ``max_growth`` bounds by how many
-    bytes the output may outgrow the input; a swap of equal lengths never comes near it.
+    replaced.  ``swapped`` counts by the index of the pair.  ``stray`` is the index of a pair whose
+    token was found as a part of another word, and so not replaced.  ``max_growth`` bounds by how
+    many bytes the output may outgrow the input; a swap of equal lengths never comes near it.
     """
 
-    __slots__ = ("_context", "_growth", "_held", "_max_growth", "_swaps", "_token", "swapped")
+    __slots__ = (
+        "_anywhere",
+        "_context",
+        "_growth",
+        "_held",
+        "_max_growth",
+        "_swaps",
+        "_token",
+        "stray",
+        "swapped",
+    )
 
     def __init__(self, swaps: Sequence[tuple[bytes, bytes]], max_growth: int = 1 << 20) -> None:
         if any(not token for token, _ in swaps):
@@ -27,11 +38,13 @@ class Swapper:
         self._swaps = {token: (secret, i) for i, (token, secret) in reversed([*enumerate(swaps)])}
         choices = b"|".join(re.escape(t) for t in sorted(self._swaps, key=len, reverse=True))
         self._token = re.compile(b"(?<!%b)(?:%b)(?!%b)" % (_WORD, choices or b"(?!)", _WORD))
+        self._anywhere = re.compile(choices or b"(?!)")
         self._held = b""
         self._context = b""
         self._growth = 0
         self._max_growth = max_growth
         self.swapped: dict[int, int] = {}
+        self.stray: int | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes and return what is settled; raises RemoteProtocolError (413)."""
@@ -58,10 +71,12 @@ class Swapper:
                 break
             secret, index = self._swaps[match.group()]
             self._count(index, len(secret) - len(match.group()))
+            self._look(body, done, start, start)
             pieces += (body[done:start], secret)
             done = match.end() - offset
         if done > hold:
             hold = len(body) if last else self._live(body, done)
+        self._look(body, done, hold, len(body))
         pieces.append(body[done:hold])
         self._keep(body, hold)
         return b"".join(pieces)
@@ -70,6 +85,12 @@ class Swapper:
         self._held = body[hold:]
         if hold:
             self._context = body[hold - 1 : hold]
+
+    def _look(self, body: bytes, start: int, before: int, end: int) -> None:
+        """Note a token in ``body[start:end]`` that begins ahead of ``before``."""
+        found = self._anywhere.search(body, start, end)
+        if found is not None and found.start() < before and self.stray is None:
+            self.stray = self._swaps[found.group()][1]
 
     def _count(self, index: int, growth: int) -> None:
         self._growth += growth
