@@ -72,6 +72,8 @@ class HttpLayer:
         while queue and not self._lingering:
             exchange = self._exchange
             if exchange is None:
+                if session.finished:  # closed or cut off: what was pipelined is not looked at
+                    return
                 message = queue.popleft()
                 if isinstance(message, RequestHead):
                     self._start(message)

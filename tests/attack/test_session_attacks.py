@@ -140,3 +140,21 @@ class Framing(SynchronousTestCase):
             self.assertNotIn(secret, book.client)
             if status == b"502":
                 self.assertEqual(book.outcomes()[-1].outcome, Outcome.ORIGIN_ABORTED)
+
+
+class AfterTheEnd(SynchronousTestCase):
+    """T073: once the client is cut off, nothing more is answered, judged or dialled."""
+
+    def test_pipelined_behind_a_broken_response(self) -> None:
+        """The request behind it gets neither a decision nor bytes."""
+        terms = make_terms([rule("api", [HOST])])
+        get = b"GET /%d HTTP/1.1\r\nHost: api.example.test\r\n\r\n"
+        for clean, asked in ((False, ["/1"]), (True, ["/1", "/2"])):
+            book = Playbook(terms)
+            book.intercept()
+            book.client_sends(get % 1 + get % 2)
+            book.origin_sends(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            book.origin_closes(clean)
+            self.assertEqual([one.path for one in book.decisions()], asked)
+            self.assertEqual(len(book.dials), len(asked))
+            self.assertEqual(book.session.finished, not clean)
