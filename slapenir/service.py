@@ -45,6 +45,7 @@ from slapenir.config.state import (
 )
 from slapenir.edge.client import Gateway
 from slapenir.edge.contracts import EdgeLimits
+from slapenir.edge.descriptors import fit_descriptors
 from slapenir.edge.dial import Dialler
 from slapenir.edge.listen import Clients, Listener, start_listening
 from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
@@ -230,7 +231,15 @@ class GatewayService(Service):
 
     def _make_edge(self, settings: Settings, authority: CertificateAuthority) -> Gateway:
         """Put the I/O side together."""
-        reactor, limits = self._reactor, edge_limits(settings)
+        reactor, wanted = self._reactor, edge_limits(settings)
+        limits = fit_descriptors(wanted)
+        if limits != wanted:
+            self._log.warn(
+                "too few open files are allowed (RLIMIT_NOFILE): {clients} connections of clients "
+                "and {origins} of origins instead of what $.limits says",
+                clients=limits.connections,
+                origins=limits.origin_connections,
+            )
         servers = [(one.host, one.port) for one in resolver_servers(settings)]
         lookup: Lookup = (
             DnsLookup(reactor, servers) if servers else SystemLookup(reactor, limits.lookup_threads)
@@ -260,7 +269,7 @@ class GatewayService(Service):
             if number is not None:
                 gateway.dialler.resolver.own_ports.add(number)
 
-        opened = maybeDeferred(serverFromString, self._reactor, endpoint)
+        opened = maybeDeferred(serverFromString, self._reactor, with_backlog(endpoint))
         return opened.addCallback(lambda found: found.listen(factory)).addCallback(listening)
 
     def _is_ready(self, ports: list[Any]) -> None:

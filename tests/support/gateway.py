@@ -128,7 +128,7 @@ class Gateway:
     """A gateway process: ``start()``, then ``proxy_url``, ``ca_file``, ``audit()``, ``stop()``.
 
     ``hosts`` maps each origin's name to its loopback port.  ``extra`` is TOML put at the end, and
-    ``gateway_extra`` goes into ``[gateway]``.
+    ``gateway_extra`` goes into ``[gateway]``.  ``wrapper`` is a command that runs the process.
     """
 
     directory: Path
@@ -141,6 +141,7 @@ class Gateway:
     port: int = attrs.field(factory=free_port)
     admin_port: int = attrs.field(factory=free_port)
     extra_environment: dict[str, str] = attrs.field(factory=dict)
+    wrapper: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = attrs.field(init=False, default=None)
 
     @property
@@ -234,7 +235,7 @@ class Gateway:
         arguments = ["-n", "--pidfile=", "slapenir", "--config", str(self.config_file)]
         with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [*twistd, *arguments],
+                [*self.wrapper, *twistd, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
