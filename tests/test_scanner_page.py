@@ -80,6 +80,8 @@ class FoundTests(_Case):
         self.assert_found(every.encode("ascii"))
         self.assert_found(every.upper().encode("ascii"))
         self.assert_found(every.replace("%", "%25").encode("ascii"))
+        for safe in ("/", "!'()*", "!$&'()*+,;=:@/?", "!$&'()*+,;=:@/?#"):
+            self.assert_found(quote(self.secret, safe=safe).encode("ascii"))
 
     def test_json(self) -> None:
         """T127."""
@@ -89,6 +91,11 @@ class FoundTests(_Case):
         self.assert_found(every.replace("\\", "\\\\").encode("ascii"))
         slash = self.secret.replace(b'"', b'\\"').replace(b"/", b"\\/")
         self.assert_found(slash)
+        for marks in ("<>&", "<>&='"):  # Go; Gson
+            text = json.dumps(self.secret.decode("ascii"))[1:-1]
+            for mark in marks:
+                text = text.replace(mark, f"\\u{ord(mark):04x}")
+            self.assert_found(text.encode("ascii"))
 
     def test_utf16_and_utf32(self) -> None:
         """T131."""

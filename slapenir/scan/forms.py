@@ -2,11 +2,11 @@ r"""How a secret may be written: each form of it as a literal pattern with a sam
 
 Covered, for every value: raw; base64 and base64url at the three alignments, also with ``/``
 written ``\/`` as JSON encoders do; hex in any case, plain or as ``\x41\x42``, ``0x41,0x42``,
-``41:42`` and ``41 42``; percent-encoding (RFC 3986, 2.1) of what must be encoded, of every byte,
-and of every byte twice; JSON strings (RFC 8259, 7) with every character as ``\uXXXX``, also
-inside another JSON string, and with only what an encoder must or may escape; UTF-16 and UTF-32
-in both orders.  A rendered composite (``Basic`` user and password, a token in a query) contains
-one of these.
+``41:42`` and ``41 42``; percent-encoding (RFC 3986, 2.1) of what must be encoded (in a component,
+a path or a query, by JavaScript's rules or a form's), of every byte, and of every byte twice;
+JSON strings (RFC 8259, 7) with every character as ``\uXXXX``, also inside another JSON string,
+and with only what an encoder must or may escape; UTF-16 and UTF-32 in both orders.  A rendered
+composite (``Basic`` user and password, a token in a query) contains one of these.
 
 Base64 packs three bytes into four characters, so the characters at the edges of a value may also
 hold bits of its neighbours.  A pattern has only the characters that the value alone determines:
@@ -32,7 +32,18 @@ SHORTEST = 8
 """The fewest bytes a watched value may have; a shorter one would be found by accident."""
 
 _MASK = b"X"
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
+# What percent-encoders leave as it is.
+_SAFE = (
+    frozenset(_WORD + b"~"),  # RFC 3986, 2.3
+    frozenset(_WORD + b"~/"),  # Python's quote
+    frozenset(_WORD + b"~!'()*"),  # encodeURIComponent
+    frozenset(_WORD + b"~!$&'()*+,;=:@/?"),  # RFC 3986, 3.4: a path or a query
+    frozenset(_WORD + b"~!$&'()*+,;=:@/?#"),  # encodeURI
+)
+_FORM_SAFE = frozenset(_WORD + b"* ")  # application/x-www-form-urlencoded, with a space as +
+# How encoders of JSON write marks that HTML could take for its own, and what is not ASCII.
+_LOWER, _UPPER = "\\u%04x", "\\u%04X"
 _FIRST_CHARACTER = (0, 2, 3)  # the first base64 character that lies wholly in the value
 
 _SPELLINGS = (
@@ -102,8 +113,10 @@ def _forms(value: bytes) -> Iterator[tuple[Form, bool, bytes]]:
             yield form, False, characters
     for form, spelling, between in _SPELLINGS:
         yield form, True, between.join(spelling % byte for byte in value)
-    yield Form.PERCENT, False, _quote(value, b"%%%02X")
-    yield Form.PERCENT, False, _quote(value, b"%%%02x")
+    for escape in (b"%%%02X", b"%%%02x"):
+        for safe in _SAFE:
+            yield Form.PERCENT, False, _quote(value, escape, safe)
+        yield Form.PERCENT, False, _quote(value, escape, _FORM_SAFE).replace(b" ", b"+")
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
@@ -112,11 +125,10 @@ def _forms(value: bytes) -> Iterator[tuple[Form, bool, bytes]]:
     pairs = [*zip(units[::2], units[1::2], strict=True)]
     yield Form.JSON, True, b"".join(b"\\u%02x%02x" % pair for pair in pairs)
     yield Form.JSON, True, b"".join(b"\\\\u%02x%02x" % pair for pair in pairs)
-    plain = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    yield Form.JSON, False, plain
-    yield Form.JSON, False, plain.replace(b"/", b"\\/")
-    yield Form.JSON, False, _escape(plain, b"<>&", b"\\u%04x")
-    yield Form.JSON, False, _escape(value.replace(b"\\", b"\\\\"), b"<>&'+`\"", b"\\u%04X")
+    for written in _json(value):
+        yield Form.JSON, False, written
+        yield Form.JSON, False, _ascii(written, _LOWER)
+        yield Form.JSON, False, _ascii(written, _UPPER)
     for wide in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         yield Form.UTF16, False, text.encode(wide)
 
@@ -131,13 +143,37 @@ def _base64(value: bytes, alignment: int) -> Iterator[tuple[Form, bytes]]:
     yield Form.BASE64URL, base64.urlsafe_b64encode(padded)[part]
 
 
-def _quote(value: bytes, escape: bytes) -> bytes:
-    """Return ``value`` with all but unreserved characters percent-encoded (RFC 3986, 2.3)."""
-    return b"".join(bytes([c]) if c in _UNRESERVED else escape % c for c in value)
+def _quote(value: bytes, escape: bytes, safe: frozenset[int]) -> bytes:
+    """Return ``value`` with all but the safe characters percent-encoded."""
+    return b"".join(bytes([c]) if c in safe else escape % c for c in value)
 
 
-def _escape(text: bytes, marks: bytes, escape: bytes) -> bytes:
-    """Return a JSON string with ``marks`` escaped too, as Go's encoder does, or .NET's."""
+def _json(value: bytes) -> Iterator[bytes]:
+    """Yield a JSON string as different encoders write it, with what is not ASCII as it is."""
+    slashed = value.replace(b"\\", b"\\\\")
+    plain = slashed.replace(b'"', b'\\"')
+    yield plain
+    yield plain.replace(b"/", b"\\/")  # PHP
+    yield _escape(plain, b"<>&", _LOWER)  # Go, Rails
+    yield _escape(plain, b"<>&='", _LOWER)  # Gson
+    yield _escape(slashed, b"<>&'+`\"", _UPPER)  # .NET
+    yield _escape(slashed, b"<>&'\"", _UPPER).replace(b"/", b"\\/")  # PHP with JSON_HEX_*
+
+
+def _escape(text: bytes, marks: bytes, escape: str) -> bytes:
+    """Return a JSON string with ``marks`` escaped too."""
     for mark in marks:
-        text = text.replace(bytes([mark]), escape % mark)
+        text = text.replace(bytes([mark]), (escape % mark).encode("ascii"))
     return text
+
+
+def _ascii(text: bytes, escape: str) -> bytes:
+    """Return a JSON string with what is not ASCII escaped; as it is where it is not UTF-8."""
+    if text.isascii():
+        return text
+    try:
+        units = text.decode("utf-8").encode("utf-16-be")
+    except UnicodeDecodeError:
+        return text
+    numbers = [int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2)]
+    return "".join(chr(n) if n < 0x80 else escape % n for n in numbers).encode("ascii")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +85,39 @@ class FoundTests(SynchronousTestCase):
         twice = every.replace(b"%", b"%25")
         for text in (minimal, lower, every, every.lower(), twice, b"?key=" + minimal + b"&x=1"):
             self.assertEqual(self.forms_found(AWKWARD, text), {Form.PERCENT})
+
+    def test_percent_as_encoders_do(self) -> None:
+        """T126: Python's quote, JavaScript's two, a query, a form; AWS keys hold / and +."""
+        secret = made_up(30, 17) + b"a/b+c=d ~*'(e)@f:g#h"
+        for safe in ("", "/", "!'()*", "!$&'()*+,;=:@/?", "!$&'()*+,;=:@/?#"):
+            text = quote(secret, safe=safe).encode()
+            self.assertEqual(self.forms_found(secret, text), {Form.PERCENT}, safe)
+            lower = re.sub(rb"%..", lambda m: m.group().lower(), text)
+            self.assertEqual(self.forms_found(secret, lower), {Form.PERCENT}, safe)
+        form = quote_plus(secret, safe="*").replace("~", "%7E").encode()
+        self.assertEqual(self.forms_found(secret, form), {Form.PERCENT})
+
+    def test_json_as_encoders_do(self) -> None:
+        """T127: Gson escapes =, .NET + and ', PHP /, and most what is not ASCII."""
+        text = (made_up(30, 18) + b"a/b+c=d<e>f&g'h`i\"==").decode()
+        for secret in (text, text + "\u00e9\U0001f511"):
+            for marks, spelling, slash in (
+                ("", "\\u%04x", "/"),
+                ("", "\\u%04x", "\\/"),
+                ("<>&", "\\u%04x", "/"),
+                ("<>&='", "\\u%04x", "/"),
+                ("<>&'+`", "\\u%04X", "/"),
+            ):
+                for ascii_only in (False, True):
+                    plain = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+                    if spelling[-1] == "X":
+                        plain = re.sub(r"\\u.{4}", lambda m: "\\u" + m.group()[2:].upper(), plain)
+                        plain = plain.replace('\\"', "\\u0022")
+                    plain = plain.replace("/", slash)
+                    for mark in marks:
+                        plain = plain.replace(mark, spelling % ord(mark))
+                    found = self.forms_found(secret.encode(), plain.encode())
+                    self.assertEqual(found, {Form.JSON}, plain)
 
     def test_json(self) -> None:
         """T127: ``\\uXXXX`` for all, in either case, also in a nested string, and the minimum."""
