@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -154,7 +153,8 @@ class Injector:
         if self._query and b"?" in target:
             target, view_target, more = self._swap_query(target)
             uses += more
-        view = b"\r\n".join((view_target, *chain.from_iterable(work.seen), *work.decoded, b""))
+        lines = map(b": ".join, work.seen)
+        view = b"\r\n".join((view_target, *lines, *work.decoded, b""))
         return Injection(target, sent, uses, view, self._body)
 
     def _swap_field(self, work: _Work, name: bytes) -> None:

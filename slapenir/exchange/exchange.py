@@ -16,6 +16,7 @@ from slapenir.exchange import answers
 from slapenir.exchange.admission import Admission
 from slapenir.exchange.answers import Answer
 from slapenir.exchange.commands import Abort, Dial, SetTimer
+from slapenir.exchange.forward import request_trailers
 from slapenir.exchange.inputs import CLIENT, DialFailed, DialFailure, Dialled, Timer
 from slapenir.exchange.outbound import Refusal, RequestBody, scan_trailers
 from slapenir.exchange.reply import Reply
@@ -133,7 +134,7 @@ class Exchange:
             if refusal is not None:
                 self._stop(refusal)
             else:
-                self.trailers = message.headers
+                self.trailers = request_trailers(message.headers)
         elif isinstance(message, EndOfMessage) and body is not None:
             data = body.finish()
             if body.refusal is not None:

@@ -6,7 +6,9 @@ somebody are dropped, and so is everything that would move a client off the insp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import product
 
 from slapenir.names import Authority, Scheme
 from slapenir.scan.codings import SUPPORTED
@@ -17,13 +19,24 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
     | {b"http2-settings", b"proxy-authenticate", b"proxy-authentication-info"}
 )
-_REQUEST_DROPPED = (
-    _HOP_BY_HOP
+
+
+def _spellings(name: bytes) -> Iterator[bytes]:
+    """Yield a name with each ``-`` as it is and as ``_``, which CGI cannot tell from it."""
+    for marks in product(b"-_", repeat=name.count(b"-")):
+        rest = iter(marks)
+        yield bytes(next(rest) if byte == 0x2D else byte for byte in name)
+
+
+_REQUEST_DROPPED = frozenset(
+    spelling
+    for name in _HOP_BY_HOP
     | {b"host", b"range", b"if-range", b"accept-encoding", b"forwarded", b"via"}
     | {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"}
     | {b"x-forwarded-client-cert", b"x-real-ip", b"x-agent-id", b"x-pipelock-agent"}
     | {b"x-target-url", b"x-upstream-https-proxy", b"x-original-url", b"x-rewrite-url"}
     | {b"x-http-method-override", b"x-http-method", b"x-method-override"}
+    for spelling in _spellings(name)
 )
 _RESPONSE_DROPPED = _HOP_BY_HOP | {
     b"alt-svc",
@@ -61,6 +74,11 @@ def request_fields(headers: HeaderList, authority: Authority, scheme: Scheme) ->
         out = out[:1] + [f for f in out[1:] if f[0].lower() not in named]
     out.append((b"Accept-Encoding", _narrowed(b", ".join(accept)) if accept else b"identity"))
     return out
+
+
+def request_trailers(trailers: HeaderList) -> HeaderList:
+    """Return the trailer fields to send to the origin: none that is dropped as a header field."""
+    return [field for field in trailers if field[0].lower() not in _REQUEST_DROPPED]
 
 
 @lru_cache(maxsize=1024)

@@ -158,3 +158,52 @@ class AfterTheEnd(SynchronousTestCase):
             self.assertEqual([one.path for one in book.decisions()], asked)
             self.assertEqual(len(book.dials), len(asked))
             self.assertEqual(book.session.finished, not clean)
+
+
+class Heads(SynchronousTestCase):
+    """What an agent can put into a head or a trailer section."""
+
+    def sent(self, request: bytes, secret: bytes = b"") -> Playbook:
+        """Return the session after one request to a host with a credential."""
+        terms = make_terms(
+            [rule("api", [HOST], credentials=("key",))],
+            [bearer("key", secret or new_secret(), [HOST])],
+        )
+        book = Playbook(terms)
+        book.intercept()
+        book.client_sends(request)
+        return book
+
+    def test_steering_fields_with_underscores(self) -> None:
+        """T043: dropped in every spelling that a CGI takes for the same name; others pass."""
+        names = (
+            b"X_HTTP_Method_Override",
+            b"X-HTTP_Method-Override",
+            b"X_Forwarded_For",
+            b"X_Real-IP",
+        )
+        for name in names:
+            book = self.sent(
+                POST + name + b": DELETE\r\nX_Own_Name: 1\r\nContent-Length: 0\r\n\r\n"
+            )
+            self.assertNotIn(name.lower(), book.origin.lower())
+            self.assertIn(b"X_Own_Name: 1\r\n", book.origin)
+
+    def test_steering_trailers(self) -> None:
+        """T043, T063: what is dropped as a header field is dropped as a trailer."""
+        fields = (b"X-HTTP-Method-Override", b"X_Forwarded_For", b"Via", b"X-Original-URL")
+        trailers = b"".join(b"%b: 1\r\n" % name for name in fields)
+        book = self.sent(
+            POST
+            + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n"
+            + trailers
+            + b"\r\n"
+        )
+        self.assertTrue(book.origin.endswith(b"1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n"))
+
+    def test_a_secret_over_name_and_value(self) -> None:
+        """T162: a secret that looks like a field is found where it stands as one."""
+        secret = b"X-Key: " + new_secret("")
+        book = self.sent(POST + secret + b"\r\nContent-Length: 0\r\n\r\n", secret)
+        self.assertEqual(book.decisions()[-1].reason, Reason.SECRET_IN_REQUEST)
+        self.assertEqual(book.dials, [])
