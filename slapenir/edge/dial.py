@@ -109,10 +109,12 @@ class Attempt(Bystander):
         self._left: deque[Judged] = deque()
         self._failure = DialFailure.REFUSED
         self._until = 0.0
+        self._generation = 0
         self._tls_started = 0.0
 
     def start(self) -> None:
         """Begin; the owner may be answered before this returns."""
+        self._generation = self._dialler.pool.generation
         self._resolving = self._dialler.resolver.resolve(self._command.authority)
         self._resolving.addCallbacks(self._resolved, self._unresolved)
         self._resolving.addErrback(self._crashed)
@@ -201,6 +203,7 @@ class Attempt(Bystander):
             dialler.opened,
             dialler.closed,
         )
+        flow.generation = self._generation
         self._connector = dialler.reactor.connectTCP(
             judged.address,
             command.authority.port,

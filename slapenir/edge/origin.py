@@ -17,6 +17,7 @@ _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 class OriginFlow(Flow):
     """A connection to an origin at ``address``; ``key`` says whose requests it may carry.
 
+    ``generation`` is the pool's from when the address was asked for: see OriginPool.
     ``opened`` and ``closed`` are called once each, whoever owns it at that time.
     """
 
@@ -35,6 +36,7 @@ class OriginFlow(Flow):
         self.authority = authority
         self.address = address
         self.key = key
+        self.generation = 0
         self._opened = opened
         self._closed = closed
 
@@ -68,7 +70,9 @@ class OriginFlow(Flow):
 class OriginPool(Bystander):
     """Idle origin connections, bounded per key and in total, last in first out.
 
-    The owner of its Flows: an idle connection that says anything or ends is dropped.
+    The owner of its Flows: an idle connection that says anything or ends is dropped.  ``close``
+    begins a new ``generation``; a connection of an earlier one is not kept when it comes back,
+    for its address was judged by a policy that may be gone.
     """
 
     def __init__(self, clock: IReactorTime, limits: EdgeLimits) -> None:
@@ -77,6 +81,7 @@ class OriginPool(Bystander):
         self._idle: dict[PoolKey, list[OriginFlow]] = {}
         self._since: dict[OriginFlow, float] = {}  # oldest first
         self._sweep: IDelayedCall | None = None
+        self.generation = 0
 
     def __len__(self) -> int:
         return len(self._since)
@@ -99,7 +104,7 @@ class OriginPool(Bystander):
         """Keep a connection whose response is complete; close it when it cannot be kept."""
         flow.owner = self
         key = flow.key
-        if key is None or not flow.usable:
+        if key is None or not flow.usable or flow.generation != self.generation:
             flow.close()
             return
         flows = self._idle.setdefault(key, [])
@@ -128,7 +133,8 @@ class OriginPool(Bystander):
         return False
 
     def close(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, and those in use once they come back."""
+        self.generation += 1
         while self.drop_oldest():
             continue
         if self._sweep is not None:

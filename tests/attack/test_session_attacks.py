@@ -175,7 +175,7 @@ class Heads(SynchronousTestCase):
         return book
 
     def test_steering_fields_with_underscores(self) -> None:
-        """T043: dropped in every spelling that a CGI takes for the same name; others pass."""
+        """T043, T080: dropped in every spelling that a CGI takes for the same name; others pass."""
         names = (
             b"X_HTTP_Method_Override",
             b"X-HTTP_Method-Override",
