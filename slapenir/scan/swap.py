@@ -71,12 +71,12 @@ class Swapper:
                 break
             secret, index = self._swaps[match.group()]
             self._count(index, len(secret) - len(match.group()))
-            self._look(body, done, start, start)
+            self._look(body, done, start)
             pieces += (body[done:start], secret)
             done = match.end() - offset
         if done > hold:
             hold = len(body) if last else self._live(body, done)
-        self._look(body, done, hold, len(body))
+        self._look(body, done, hold)
         pieces.append(body[done:hold])
         self._keep(body, hold)
         return b"".join(pieces)
@@ -86,10 +86,10 @@ class Swapper:
         if hold:
             self._context = body[hold - 1 : hold]
 
-    def _look(self, body: bytes, start: int, before: int, end: int) -> None:
-        """Note a token in ``body[start:end]`` that begins ahead of ``before``."""
-        found = self._anywhere.search(body, start, end)
-        if found is not None and found.start() < before and self.stray is None:
+    def _look(self, body: bytes, start: int, end: int) -> None:
+        """Note a token that begins in ``body[start:end]``, where none is swapped."""
+        found = self._anywhere.search(body, start)
+        if found is not None and found.start() < end and self.stray is None:
             self.stray = self._swaps[found.group()][1]
 
     def _count(self, index: int, growth: int) -> None:
