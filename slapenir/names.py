@@ -12,10 +12,23 @@ import ipaddress
 import re
 import unicodedata
 from enum import Enum
+from typing import TypeVar, dataclass_transform
 
 import attrs
 
 from slapenir.errors import AuthorityError
+
+_Value = TypeVar("_Value")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
+def value(kind: type[_Value]) -> type[_Value]:
+    """Make a class of values that come and go with every request: slots, compared by content.
+
+    The type checker holds them frozen.  A guard at run time, as ``attrs.frozen`` has, would make
+    each four times as expensive to make; what is kept or shared has that guard.
+    """
+    return attrs.define(slots=True, eq=True, unsafe_hash=True)(kind)
 
 
 class Scheme(Enum):

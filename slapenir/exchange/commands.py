@@ -8,7 +8,7 @@ import attrs
 
 from slapenir.events import Event, Who
 from slapenir.exchange.inputs import Timer
-from slapenir.names import Authority
+from slapenir.names import Authority, value
 
 
 @attrs.frozen(slots=True, cache_hash=True)
@@ -21,7 +21,7 @@ class PoolKey:
     credentials: tuple[str, ...]
 
 
-@attrs.frozen(slots=True)
+@value
 class Dial:
     """Get a connection to ``authority``; answered by Dialled or DialFailed, maybe at once.
 
@@ -39,7 +39,7 @@ class Dial:
     fresh: bool = False
 
 
-@attrs.frozen(slots=True)
+@value
 class Send:
     """Write bytes; the edge never refuses and reports WriteFull when its buffer is full."""
 
@@ -47,7 +47,7 @@ class Send:
     data: bytes
 
 
-@attrs.frozen(slots=True)
+@value
 class StartTLS:
     """Be the TLS server on the client's connection with a leaf for ``host``.
 
@@ -58,35 +58,35 @@ class StartTLS:
     received: bytes
 
 
-@attrs.frozen(slots=True)
+@value
 class Close:
     """Flush what was sent, then close in an orderly way (TLS close_notify, FIN)."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class CloseWrite:
     """Flush, then send FIN on a plain TCP connection (tunnels only; never under TLS)."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class Abort:
     """Drop the connection at once (RST)."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class Release:
     """Give an origin connection back to the pool: its response is complete, nothing is left."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class SetTimer:
     """Set a deadline ``seconds`` from now, replacing the same timer; None clears it."""
 
@@ -94,7 +94,7 @@ class SetTimer:
     seconds: float | None
 
 
-@attrs.frozen(slots=True)
+@value
 class Emit:
     """Publish an event.  When an audit record cannot be written the edge executes nothing more
     of the list, answers 503 if nothing was sent yet, and drops the connection."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypeAlias
 
-import attrs
+from slapenir.names import value
 
 CLIENT = 0
 
@@ -38,12 +38,12 @@ class DialFailure(Enum):
     INTERNAL = "internal"
 
 
-@attrs.frozen(slots=True)
+@value
 class Opened:
     """The client's connection is there: the first input of every session."""
 
 
-@attrs.frozen(slots=True)
+@value
 class BytesReceived:
     """Bytes of the connection's top layer: plaintext once TLS is up.  Never empty."""
 
@@ -51,7 +51,7 @@ class BytesReceived:
     data: bytes
 
 
-@attrs.frozen(slots=True)
+@value
 class Dialled:
     """The Dial of this connection succeeded: TLS is up and the name was verified if asked for.
 
@@ -63,7 +63,7 @@ class Dialled:
     reused: bool
 
 
-@attrs.frozen(slots=True)
+@value
 class DialFailed:
     """The Dial of this connection failed; the connection does not exist."""
 
@@ -71,12 +71,12 @@ class DialFailed:
     failure: DialFailure
 
 
-@attrs.frozen(slots=True)
+@value
 class HandshakeDone:
     """The client's TLS is up."""
 
 
-@attrs.frozen(slots=True)
+@value
 class PeerClosed:
     """The connection is gone or its peer will send no more.
 
@@ -89,28 +89,28 @@ class PeerClosed:
     half: bool = False
 
 
-@attrs.frozen(slots=True)
+@value
 class WriteFull:
     """The connection's send buffer is over its mark."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class WriteReady:
     """The connection's send buffer is empty again."""
 
     connection: int
 
 
-@attrs.frozen(slots=True)
+@value
 class TimerFired:
     """A deadline passed."""
 
     timer: Timer
 
 
-@attrs.frozen(slots=True)
+@value
 class Drain:
     """The gateway stops: finish the exchange under way, then close."""
 

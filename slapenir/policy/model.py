@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from slapenir.names import Action, Authority, Reason, Scheme, Stage
+from slapenir.names import Action, Authority, Reason, Scheme, Stage, value
 
 
 @attrs.frozen(slots=True)
@@ -35,7 +35,7 @@ class ConnectFacts:
     authority: Authority
 
 
-@attrs.frozen(slots=True)
+@value
 class RequestFacts:
     """What is known at a request.  ``path`` is the path without the query, as it will be sent.
 
