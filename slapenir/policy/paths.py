@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 _ODD = re.compile(r"[%;\\]|//|/\.")
 _ESCAPE = re.compile(r"%(?:[uU]00)?([0-9A-Fa-f]{2})")
+_OVERLONG = re.compile("(?:[\xc0\xc1]|\xe0[\x80\x81])[\x80-\xbf]")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]", re.ASCII)
 _SLASHES = re.compile(r"[/\\]+")
 _DOTS = frozenset({".", ".."})
@@ -41,8 +42,8 @@ def readings(path: str) -> tuple[str, ...]:
     """Return the path as sent and then, where they differ, the ways an origin may read it.
 
     One follows RFC 3986 (6.2.2): unreserved escapes decoded, dot segments removed, and slashes
-    collapsed.  One decodes every escape, up to three times, takes ``\\`` for ``/`` and drops
-    ``;params``.
+    collapsed.  One decodes every escape, up to three times, takes overlong UTF-8 (RFC 3629, 10)
+    for what it is meant to be and ``\\`` for ``/``, and drops ``;params``.
     """
     if _ODD.search(path) is None:
         return (path,)
@@ -63,9 +64,15 @@ def _decode_unreserved(match: re.Match[str]) -> str:
     return char if _UNRESERVED.match(char) else match[0].upper()
 
 
+def _decode_overlong(match: re.Match[str]) -> str:
+    """Return the ASCII character that two or three bytes stand for where one would do."""
+    return chr((ord(match[0][-2]) & 1) << 6 | ord(match[0][-1]) & 0x3F)
+
+
 def _decode(path: str) -> str:
     for _ in range(_MAX_DECODINGS):
         decoded = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), path)
+        decoded = _OVERLONG.sub(_decode_overlong, decoded)
         if decoded == path:
             break
         path = decoded
