@@ -242,7 +242,9 @@ class GatewayService(Service):
             )
         servers = [(one.host, one.port) for one in resolver_servers(settings)]
         lookup: Lookup = (
-            DnsLookup(reactor, servers) if servers else SystemLookup(reactor, limits.lookup_threads)
+            DnsLookup(reactor, servers, limits.resolve_seconds)
+            if servers
+            else SystemLookup(reactor, limits.lookup_threads)
         )
         resolver = Resolver(
             reactor,

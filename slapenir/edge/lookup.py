@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, NoReturn, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.names import client, dns
@@ -36,10 +37,17 @@ class Lookup(Protocol):
 
 
 class DnsLookup:
-    """Ask ``servers`` (address and port) for A and AAAA records (RFC 1035, RFC 3596)."""
+    """Ask ``servers`` (address and port) for A and AAAA records (RFC 1035, RFC 3596).
 
-    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
+    After ``seconds`` it lets go of its sockets and fails with Twisted's TimeoutError: a name that
+    nobody waits for any more must not keep its place among the lookups under way.
+    """
+
+    def __init__(
+        self, reactor: Any, servers: Sequence[tuple[str, int]], seconds: float = 5.0
+    ) -> None:
         self._reactor = reactor
+        self._seconds = seconds
         self._resolver: Any = client.Resolver(
             servers=list(servers), timeout=_TIMEOUTS, reactor=reactor
         )
@@ -50,7 +58,8 @@ class DnsLookup:
         six = self._follow(host, dns.AAAA, MAX_ALIASES)
         four.addCallback(self._hasten, six)
         six.addCallback(self._hasten, four)
-        return DeferredList([four, six], consumeErrors=True).addCallback(_combine)
+        both = DeferredList([four, six], consumeErrors=True).addCallback(_combine)
+        return both.addTimeout(self._seconds, self._reactor, _too_late)
 
     def stop(self) -> None:
         """Nothing is kept."""
@@ -136,6 +145,11 @@ def _combine(results: list[tuple[bool, Any]]) -> list[str]:
     if found:
         return found
     raise LookupError("no answer")
+
+
+def _too_late(result: object, seconds: float) -> Failure:
+    """Return the same failure as a waiter's own deadline, whatever the cancelling made of it."""
+    return Failure(DeferredTimeout(f"no answer in {seconds} seconds"))
 
 
 def _getaddrinfo(host: str) -> list[str]:
