@@ -15,6 +15,16 @@ from slapenir.edge.contracts import EdgeLimits
 OWN = 80
 """Descriptors kept for the gateway itself: listeners, logs, the reactor, the admin endpoint."""
 
+_COUNTS = (
+    "connections",
+    "connections_per_identity",
+    "origin_connections",
+    "origin_idle_per_key",
+    "origin_idle_total",
+    "lookups",
+    "refusals",
+)
+
 
 def fit_descriptors(limits: EdgeLimits) -> EdgeLimits:
     """Raise the soft limit of open files as far as ``limits`` need and the hard one lets us.
@@ -32,14 +42,6 @@ def fit_descriptors(limits: EdgeLimits) -> EdgeLimits:
     if soft >= need + OWN:
         return limits
     part = max(soft - OWN, 0) / need
-    connections, origins = int(limits.connections * part), int(limits.origin_connections * part)
     return attrs.evolve(
-        limits,
-        connections=max(connections, 1),
-        connections_per_identity=max(min(limits.connections_per_identity, connections), 1),
-        origin_connections=max(origins, 1),
-        origin_idle_total=max(min(limits.origin_idle_total, origins), 1),
-        origin_idle_per_key=max(min(limits.origin_idle_per_key, origins), 1),
-        lookups=max(int(limits.lookups * part), 1),
-        refusals=max(int(limits.refusals * part), 1),
+        limits, **{name: max(int(getattr(limits, name) * part), 1) for name in _COUNTS}
     )
