@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import select
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -10,8 +10,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.flow import Bystander, Flow, Owner
 from slapenir.exchange.commands import PoolKey
-
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
 class OriginFlow(Flow):
@@ -39,6 +37,7 @@ class OriginFlow(Flow):
         self.generation = 0
         self._opened = opened
         self._closed = closed
+        self._poll: select.poll | None = None
 
     def connectionMade(self) -> None:
         """Count it before its owner hears of it."""
@@ -58,13 +57,11 @@ class OriginFlow(Flow):
         """
         if not self.usable:
             return False
-        try:
-            self.transport.getHandle().recv(1, _PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = select.poll()
+            poll.register(self.transport.getHandle(), select.POLLIN)
+        return not poll.poll(0)
 
 
 class OriginPool(Bystander):

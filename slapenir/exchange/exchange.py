@@ -21,7 +21,7 @@ from slapenir.exchange.inputs import CLIENT, DialFailed, DialFailure, Dialled, T
 from slapenir.exchange.outbound import Refusal, RequestBody, scan_trailers
 from slapenir.exchange.reply import Reply
 from slapenir.names import Outcome, Reason, Scheme
-from slapenir.wire.http1 import encode_chunk, encode_end, encode_request_head
+from slapenir.wire.http1 import encode_chunk, encode_end, encode_request
 from slapenir.wire.messages import (
     BodyChunk,
     EndOfMessage,
@@ -172,11 +172,10 @@ class Exchange:
         """Send the request to the origin now that there is one."""
         self.connected = True
         admission, body = self.admission, self.body
-        sent = self.head
         framing, length = (body.framing, body.length) if body else (Framing.NONE, 0)
-        out = RequestHead(sent.method, admission.target, admission.fields, b"1.1", framing, length)
+        method, target = self.head.method, admission.target
         try:
-            encoded = encode_request_head(out)
+            encoded = encode_request(method, target, admission.fields, framing, length)
         except LocalProtocolError:
             self.fail(answers.malformed("a field cannot be forwarded", 400), Outcome.PROTOCOL_ERROR)
             return
@@ -292,19 +291,19 @@ class Exchange:
     def _summary(self, outcome: Outcome) -> ExchangeFinished:
         admission, session = self.admission, self.session
         return ExchangeFinished(
-            who=session.who,
-            exchange=self.number,
-            outcome=outcome,
-            rule=admission.decision.rule,
-            method=admission.method,
-            scheme=admission.scheme._value_,
-            authority=admission.authority_text,
-            path=admission.path,
-            status=self.status,
-            request_bytes=self.body.received if self.body else 0,
-            response_bytes=self.response_bytes,
-            seconds=session.now - self.started,
-            detail=admission.detail,
+            session.who,
+            self.number,
+            outcome,
+            admission.decision.rule,
+            admission.method,
+            admission.scheme._value_,
+            admission.authority_text,
+            admission.path,
+            self.status,
+            self.body.received if self.body else 0,
+            self.response_bytes,
+            session.now - self.started,
+            admission.detail,
         )
 
     # -- everything else --------------------------------------------------------------------

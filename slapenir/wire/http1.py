@@ -8,6 +8,7 @@ from slapenir.wire.http1_write import (
     encode_chunk,
     encode_end,
     encode_informational,
+    encode_request,
     encode_request_head,
     encode_response_head,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "encode_chunk",
     "encode_end",
     "encode_informational",
+    "encode_request",
     "encode_request_head",
     "encode_response_head",
 ]

@@ -14,6 +14,7 @@ from slapenir.wire.messages import Framing, Message, RequestHead
 from slapenir.wire.target import host_authority
 
 _METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]{0,31}")
+_USUAL = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"})
 _VERSION = re.compile(rb"HTTP/[0-9](\.[0-9])?")
 _VERSIONS = {b"HTTP/1.1": b"1.1", b"HTTP/1.0": b"1.0"}
 
@@ -27,7 +28,7 @@ def parse_request_line(line: bytes, limits: WireLimits) -> tuple[bytes, bytes, b
     if len(parts) != 3:
         raise RemoteProtocolError("the request line is not method, target and version")
     method, target, protocol = parts
-    if _METHOD.fullmatch(method) is None:
+    if method not in _USUAL and _METHOD.fullmatch(method) is None:
         raise RemoteProtocolError("the method is not an upper-case token")
     if len(target) > limits.target_bytes:
         raise RemoteProtocolError("the request target is too long", 414)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import httptools
 
@@ -23,6 +24,16 @@ _STATUS_LINE = re.compile(
 _START = b"HTTP/1."
 
 
+@lru_cache(maxsize=64)
+def _status_line(line: bytes) -> tuple[bytes, int, bytes]:
+    """Return version, status and reason of a status line; remembered, for there are few."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise RemoteProtocolError("the status line is malformed", 502)
+    version, code, reason = found.groups(b"")
+    return version, int(code), reason
+
+
 def parse_response_head(
     head: bytes, request_method: bytes, limits: WireLimits
 ) -> ResponseHead | InformationalHead:
@@ -31,11 +42,7 @@ def parse_response_head(
     A response to HEAD, a 204 and a 304 have framing NONE whatever their headers say (RFC 9112,
     6.3).  Raises RemoteProtocolError.
     """
-    found = _STATUS_LINE.fullmatch(head, 0, head.index(b"\r\n"))
-    if found is None:
-        raise RemoteProtocolError("the status line is malformed", 502)
-    version, code, reason = found.groups(b"")
-    status = int(code)
+    version, status, reason = _status_line(head[: head.index(b"\r\n")])
     headers, special = read_fields(head, limits, httptools.HttpResponseParser)
     framing, length = declared_framing(special, version)
     if status < 200:

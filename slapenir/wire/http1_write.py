@@ -26,17 +26,23 @@ _line = b": ".join
 
 
 def encode_request_head(head: RequestHead) -> bytes:
-    """Return the request line and headers.
+    """Return the request line and headers; raises what ``encode_request`` does."""
+    return encode_request(head.method, head.target, head.headers, head.framing, head.length)
+
+
+def encode_request(
+    method: bytes, target: bytes, headers: HeaderList, framing: Framing, length: int
+) -> bytes:
+    """Return the request line and headers of a request that is given in its parts.
 
     Raises LocalProtocolError for bytes that cannot stand in a head and for framing CLOSE, which
     a request cannot have.
     """
-    if head.framing is Framing.CLOSE:
+    if framing is Framing.CLOSE:
         raise LocalProtocolError("a request cannot be delimited by close")
-    if not head.target or b" " in head.target or b" " in head.method:
+    if not target or b" " in target or b" " in method:
         raise LocalProtocolError("a request line with an empty or spaced part")
-    line = b"%b %b HTTP/1.1" % (head.method, head.target)
-    return _encode_framed(line, head.headers, head.framing, head.length)
+    return _encode_framed(b"%b %b HTTP/1.1" % (method, target), headers, framing, length)
 
 
 def encode_response_head(head: ResponseHead) -> bytes:
