@@ -243,9 +243,12 @@ class TestDesync(StormCase):
                 return b""
 
     def assert_second_is_clean(self, host: str, what: str) -> None:
-        """Two further clients get their own answer, the later one maybe from the pool."""
+        """Two further clients get their own answer, on another connection than the first's."""
+        requests = self.storm.origins[host].requests
+        first = [one.connection for one in requests if one.target == b"/first"][-1]
         for _ in range(2):
             got = self.ask_second(host)
+            self.assertNotEqual(requests[-1].connection, first, what)
             self.assertTrue(got.endswith(b"\r\n\r\nmine"), (what, got[:200]))
             self.assertNotIn(STRAY, got, what)
 
