@@ -52,6 +52,9 @@ def _quote_all(texts: tuple[str, ...]) -> str:
     return "[" + ",".join([quote(text) for text in texts[:MAX_LIST]]) + "]"
 
 
+_MILLISECONDS = tuple(f".{n:03d}Z" for n in range(1000))
+
+
 class Timestamps:
     """Unix seconds as RFC 3339 in UTC with milliseconds; the text of a second is kept."""
 
@@ -67,7 +70,7 @@ class Timestamps:
         if second != self._second:
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
-        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+        return self._text + _MILLISECONDS[int((now - second) * 1000)]
 
 
 _word = lru_cache(1024)(quote)
@@ -106,14 +109,39 @@ def _uses(uses: tuple[CredentialUse, ...]) -> str:
     return f'"credentials":{credentials},"surfaces":{_quote_all(tuple([u.surface for u in uses]))}'
 
 
+# What is the same in the records of many requests is quoted once.
+@lru_cache(1024)
+def _decision(
+    stage: str, action: str, reason: str, rule: str, scheme: str, authority: str, method: str
+) -> str:
+    return (
+        f'"stage":"{stage}","action":"{action}","reason":"{reason}","rule":{quote(rule)},'
+        f'"scheme":{quote(scheme)},"authority":{quote(authority)},"method":{quote(method)}'
+    )
+
+
+@lru_cache(1024)
+def _request(outcome: str, rule: str, method: str, scheme: str, authority: str) -> str:
+    return (
+        f'"outcome":"{outcome}","rule":{quote(rule)},"method":{quote(method)},'
+        f'"scheme":{quote(scheme)},"authority":{quote(authority)}'
+    )
+
+
 def decided(event: Decided) -> str:
     """Return the fields of a decision; the ``found_`` fields only when something was found."""
+    decision = _decision(
+        event.stage._value_,
+        event.action._value_,
+        event.reason._value_,
+        event.rule,
+        event.scheme,
+        event.authority,
+        event.method,
+    )
     text = (
-        f'"event":"Decided",{_who(event.who)},"exchange":{event.exchange:d},'
-        f'"stage":"{event.stage._value_}","action":"{event.action._value_}",'
-        f'"reason":"{event.reason._value_}","rule":{_word(event.rule)},'
-        f'"scheme":{_word(event.scheme)},"authority":{_word(event.authority)},'
-        f'"method":{_word(event.method)},"path":{quote(event.path)},'
+        f'"event":"Decided",{_who(event.who)},"exchange":{event.exchange},'
+        f'{decision},"path":{quote(event.path)},'
         f'"address":{_word(event.address)},"detail":{_word(event.detail)},'
         f"{_uses(event.credentials)}"
     )
@@ -148,13 +176,14 @@ def sanitized(event: Sanitized) -> str:
 
 def exchange_finished(event: ExchangeFinished) -> str:
     """Return the fields of an exchange's end."""
+    request = _request(
+        event.outcome._value_, event.rule, event.method, event.scheme, event.authority
+    )
     return (
-        f'"event":"ExchangeFinished",{_who(event.who)},"exchange":{event.exchange:d},'
-        f'"outcome":"{event.outcome._value_}","rule":{_word(event.rule)},'
-        f'"method":{_word(event.method)},"scheme":{_word(event.scheme)},'
-        f'"authority":{_word(event.authority)},"path":{quote(event.path)},'
-        f'"status":{event.status:d},"request_bytes":{event.request_bytes:d},'
-        f'"response_bytes":{event.response_bytes:d},"seconds":{event.seconds:.6f},'
+        f'"event":"ExchangeFinished",{_who(event.who)},"exchange":{event.exchange},'
+        f'{request},"path":{quote(event.path)},'
+        f'"status":{event.status},"request_bytes":{event.request_bytes},'
+        f'"response_bytes":{event.response_bytes},"seconds":{event.seconds:.6f},'
         f'"detail":{_word(event.detail)}'
     )
 
