@@ -25,6 +25,8 @@ _SPECIAL = frozenset(b"host content-length transfer-encoding connection expect u
 _CONFUSABLE = frozenset(
     b"content-length transfer-encoding host authorization proxy-authorization connection".split()
 )
+_UNDERSCORE = ord("_")  # a number is found in bytes ten times faster than a string of one byte
+_FOLD = re.compile(rb"\n[ \t]")
 BAD_PARTIAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _MAX_LENGTH = 2**63 - 1
@@ -57,8 +59,11 @@ class _Fields:
         self.headers.append((name, value))
         lower = name.lower()
         if lower in _SPECIAL:
-            self.special.setdefault(lower, []).append(value)
-        elif b"_" in lower and lower.replace(b"_", b"-") in _CONFUSABLE:
+            if lower in self.special:
+                self.special[lower].append(value)
+            else:
+                self.special[lower] = [value]
+        elif _UNDERSCORE in lower and lower.replace(b"_", b"-") in _CONFUSABLE:
             self.confusable = True
 
     def on_headers_complete(self) -> None:
@@ -95,7 +100,7 @@ def read_fields(head: bytes, limits: WireLimits, parser: _Parser) -> tuple[Heade
         raise RemoteProtocolError("the head has too many headers", 431)
     if len(head.translate(None, VISIBLE)) != 2 * count:
         raise RemoteProtocolError("a head has a bare CR, bare LF or control byte")
-    if b"\n " in head or b"\n\t" in head:
+    if _FOLD.search(head) is not None:
         raise RemoteProtocolError("a header line is folded or starts with whitespace")
     fields = _Fields()
     try:

@@ -20,6 +20,7 @@ from slapenir.wire.messages import (
 )
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SPACE = ord(" ")
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 _name = itemgetter(0)
 _line = b": ".join
@@ -40,7 +41,7 @@ def encode_request(
     """
     if framing is Framing.CLOSE:
         raise LocalProtocolError("a request cannot be delimited by close")
-    if not target or b" " in target or b" " in method:
+    if not target or _SPACE in target or _SPACE in method:
         raise LocalProtocolError("a request line with an empty or spaced part")
     return _encode_framed(b"%b %b HTTP/1.1" % (method, target), headers, framing, length)
 
@@ -102,7 +103,8 @@ def _encode_framed(line: bytes, headers: HeaderList, framing: Framing, length: i
     lengths = lower.count(b"\r\ncontent-length:")
     codings = lower.count(b"\r\ntransfer-encoding:")
     if framing is Framing.LENGTH:
-        good = lengths == 1 and not codings and b"\r\ncontent-length: %d\r\n" % length in lower
+        said = lower.find(b"\r\ncontent-length: %d\r\n" % length) >= 0
+        good = said and lengths == 1 and not codings
     elif framing is Framing.CHUNKED:
         good = codings == 1 and not lengths and b"\r\ntransfer-encoding: chunked\r\n" in lower
     else:

@@ -16,6 +16,8 @@ from slapenir.names import Authority, Scheme, parse_authority
 
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#\\]*)([/?][^#\\]*)?", re.IGNORECASE)
 _TARGET = re.compile(rb"[\x21-\x7e]+")
+_ORIGIN = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_ODD = re.compile(rb"[\\%]|/\.")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 
@@ -72,7 +74,7 @@ def parse_origin(target: bytes) -> bytes:
     Raises RemoteProtocolError (400) when it does not start with ``/`` or has a fragment, a space,
     a control or a byte that is not ASCII.
     """
-    if target[:1] != b"/" or b"#" in target or _TARGET.fullmatch(target) is None:
+    if _ORIGIN.fullmatch(target) is None:
         raise RemoteProtocolError("the target is not a path")
     return target
 
@@ -90,6 +92,8 @@ def checked_path(target: bytes) -> str:
 def checked_origin(target: bytes) -> str:
     """Return what ``checked_path`` does of a target that ``parse_origin`` returned."""
     path = target.partition(b"?")[0]
+    if _ODD.search(path) is None:
+        return path.decode("ascii")
     if b"\\" in path:
         raise RemoteProtocolError("the path has a backslash")
     plain = path
