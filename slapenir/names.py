@@ -32,15 +32,15 @@ def value(kind: type[_Value]) -> type[_Value]:
 
 
 class Scheme(Enum):
-    """How an origin is spoken to."""
+    """How an origin is spoken to; ``port`` is its default port (RFC 9110, 4.2.1 and 4.2.2)."""
+
+    port: int
 
     HTTP = "http"
     HTTPS = "https"
 
-    @property
-    def port(self) -> int:
-        """The scheme's default port (RFC 9110, 4.2.1 and 4.2.2)."""
-        return 443 if self is Scheme.HTTPS else 80
+    def __init__(self, text: str) -> None:
+        self.port = 443 if text == "https" else 80
 
 
 class Action(Enum):
