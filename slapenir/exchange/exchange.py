@@ -198,9 +198,10 @@ class Exchange:
         self.refuse(answers.dial_failure(failure, self.admission.decision.rule), outcome)
 
     def origin_bytes(self, data: bytes) -> None:
-        """Take bytes of the response."""
-        self.progress = True
+        """Take bytes of the response; a head that drips in is no progress."""
         if self.reply is not None and not self.response_done:
+            if self.reply.begun:
+                self.progress = True
             try:
                 self.reply.feed(data)
             except (RemoteProtocolError, CodingError) as error:

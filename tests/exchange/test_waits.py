@@ -53,6 +53,17 @@ class WaitTests(SynchronousTestCase):
                 self.book.fire(Timer.RESPONSE)
         self.assertEqual(self.book.outcomes()[-1].outcome, Outcome.TIMED_OUT)
 
+    def test_a_dripping_head_T203(self) -> None:
+        """A head that comes byte by byte is given one deadline or two, not one a byte (T203)."""
+        self.book.client_sends(_GET)
+        self.book.origin_sends(b"HTTP/1.1 200")
+        for _ in range(2):
+            self.book.origin_sends(b" ")
+            if Timer.RESPONSE in self.book.timers:
+                self.book.fire(Timer.RESPONSE)
+        self.assertEqual(self.book.outcomes()[-1].outcome, Outcome.TIMED_OUT)
+        self.assertEqual(bytes(self.book.client[9:12]), b"504")
+
     def test_idle_is_counted_from_the_last_response_T195(self) -> None:
         """An idle connection is closed when its time is over, not when an older one's is (T195)."""
         self.exchange()
