@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # Stands for the body until the head has come; decoders give no chunk before a head.
 _NO_BODY = PlainBody(Redactions(Engine([]), []))
+_CLOSE = Framing.CLOSE
+_STREAMED = (Framing.CHUNKED, Framing.CLOSE)
 _NO_HEAD = ResponseHead(0, b"", [])
 
 
@@ -125,10 +127,10 @@ class Reply:
     def _send_head(self, head: ResponseHead) -> None:
         """Send the head with the framing that this client understands."""
         exchange = self._exchange
-        if head.framing in (Framing.CHUNKED, Framing.CLOSE):
+        if head.framing in _STREAMED:
             modern = exchange.head.version == b"1.1"
             head.framing = Framing.CHUNKED if modern else Framing.CLOSE
-        if head.framing is Framing.CLOSE or self._session.draining:
+        if head.framing is _CLOSE or self._session.draining:
             exchange.keep_alive = False
         if not exchange.keep_alive:
             head.headers.append((b"Connection", b"close"))

@@ -6,6 +6,8 @@ import attrs
 
 from slapenir.names import Action, Authority, Reason, Scheme, Stage, value
 
+_DENY = Action.DENY  # found in the class it takes ten times longer
+
 
 @attrs.frozen(slots=True)
 class Rule:
@@ -67,4 +69,4 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """Whether anything but a refusal was decided."""
-        return self.action is not Action.DENY
+        return self.action is not _DENY

@@ -24,6 +24,10 @@ class State(Enum):
     DONE = 5
 
 
+# A member is found in its class ten times slower than a name of the module.
+_HEAD, _LENGTH, _CHUNKED, _CLOSE = State.HEAD, State.LENGTH, State.CHUNKED, State.CLOSE
+
+
 class Decoder:
     """Turns bytes into messages; the subclasses know what a head is.
 
@@ -46,7 +50,7 @@ class Decoder:
 
     def __init__(self, limits: WireLimits) -> None:
         self._limits = limits
-        self._state = State.HEAD
+        self._state = _HEAD
         self._pending = b""
         self._scanned = 0
         self._left = 0
@@ -77,12 +81,12 @@ class Decoder:
         pos, size = 0, len(data)
         while pos < size:
             state = self._state
-            if state is State.HEAD:
+            if state is _HEAD:
                 at = self._read_head(data, pos, out)
                 if at < 0:
                     return
                 pos = at
-            elif state is State.LENGTH:
+            elif state is _LENGTH:
                 pos = self._read_length(data, pos, out)
             elif self._chunks is not None:
                 pos = self._chunks.read(data, pos, out)
@@ -91,7 +95,7 @@ class Decoder:
                     return
                 self._chunks = None
                 self._end(out)
-            elif state is State.CLOSE:
+            elif state is _CLOSE:
                 out.append(BodyChunk(data[pos:]))
                 return
             else:
@@ -122,12 +126,12 @@ class Decoder:
     def _begin_body(self, framing: Framing, length: int, out: list[Message]) -> None:
         if framing is Framing.CHUNKED:
             self._chunks = ChunkedReader(self._limits)
-            self._state = State.CHUNKED
+            self._state = _CHUNKED
         elif framing is Framing.CLOSE:
-            self._state = State.CLOSE
+            self._state = _CLOSE
         elif length:
             self._left = length
-            self._state = State.LENGTH
+            self._state = _LENGTH
         else:
             self._end(out)
 

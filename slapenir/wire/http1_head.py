@@ -30,6 +30,7 @@ _FOLD = re.compile(rb"\n[ \t]")
 BAD_PARTIAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _MAX_LENGTH = 2**63 - 1
+_LENGTH_FRAMED, _UNFRAMED = Framing.LENGTH, Framing.NONE
 
 _Parser: TypeAlias = type[httptools.HttpRequestParser] | type[httptools.HttpResponseParser]
 
@@ -144,8 +145,8 @@ def declared_framing(special: Special, version: bytes) -> tuple[Framing, int]:
         length = int(lengths[0])
         if length > _MAX_LENGTH:
             raise RemoteProtocolError("Content-Length is too large")
-        return Framing.LENGTH, length
-    return Framing.NONE, 0
+        return _LENGTH_FRAMED, length
+    return _UNFRAMED, 0
 
 
 def persists(special: Special, version: bytes) -> tuple[bool, bool]:
