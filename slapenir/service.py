@@ -128,6 +128,7 @@ def edge_limits(settings: Settings) -> EdgeLimits:
         origin_connections=limits.origin_connections,
         lookups=limits.lookups,
         lookup_threads=limits.lookup_threads,
+        names_per_minute=limits.names_per_minute,
         leaf_cache=limits.leaf_cache,
         mints_per_second=limits.mints_per_second,
         mint_burst=limits.mint_burst,

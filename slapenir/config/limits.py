@@ -25,6 +25,7 @@ class Limits:
     origin_idle_total: int = 256
     lookups: int = 256
     lookup_threads: int = 64
+    names_per_minute: int = 120
     leaf_cache: int = 512
     mints_per_second: float = 200.0
     mint_burst: int = 400

@@ -38,6 +38,7 @@ class EdgeLimits:
 
     ``refusals`` is how many refused clients may be told so at one time; more are reset.
     ``discard`` is how many bytes a closing client may still send before it is reset.
+    ``names_per_minute`` bounds the different names looked up for one identity.
     ``mints_per_second`` and ``mint_burst`` bound how fast unseen hosts get leaves.
     """
 
@@ -48,6 +49,7 @@ class EdgeLimits:
     origin_connections: int = 1000
     lookups: int = 256
     lookup_threads: int = 64
+    names_per_minute: int = 120
     leaf_cache: int = 512
     mints_per_second: float = 200.0
     mint_burst: int = 400

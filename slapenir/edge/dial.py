@@ -115,7 +115,9 @@ class Attempt(Bystander):
     def start(self) -> None:
         """Begin; the owner may be answered before this returns."""
         self._generation = self._dialler.pool.generation
-        self._resolving = self._dialler.resolver.resolve(self._command.authority)
+        self._resolving = self._dialler.resolver.resolve(
+            self._command.authority, self._command.who.identity
+        )
         self._resolving.addCallbacks(self._resolved, self._unresolved)
         self._resolving.addErrback(self._crashed)
 

@@ -17,6 +17,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from slapenir.edge.budget import NameBudget
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.lookup import MAX_ADDRESSES, Lookup
 from slapenir.exchange.inputs import DialFailure
@@ -64,18 +65,21 @@ class Resolver:
         self._hosts = hosts
         self._asked: dict[str, _Question] = {}
         self._lookups = 0
+        self._budget = NameBudget(limits)
         self.own_ports: set[int] = set()
 
-    def resolve(self, authority: Authority) -> Deferred[list[Judged]]:
+    def resolve(self, authority: Authority, identity: str) -> Deferred[list[Judged]]:
         """Return every address of the authority's host with its decision; never empty.
 
         Errbacks ResolutionError: UNRESOLVABLE, RESOLVER_TIMEOUT after ``resolve_seconds``, or
-        LIMIT when ``lookups`` are under way.
+        LIMIT when ``lookups`` are under way or the identity's names for this minute are spent.
         """
         host, port = authority.host, authority.port
         known = [host] if authority.is_ip else self._hosts().get(host)
         if known is not None:
             return succeed(self._judge(list(known), port))
+        if not self._budget.take(identity, host, self._clock.seconds()):
+            return fail(ResolutionError(DialFailure.LIMIT))
         return self._ask(host).addCallbacks(self._judge, _explain, callbackArgs=(port,))
 
     def stop(self) -> None:

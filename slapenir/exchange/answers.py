@@ -57,7 +57,11 @@ _DIAL: dict[DialFailure, tuple[int, str, bool]] = {
     DialFailure.TIMED_OUT: (504, "The origin did not answer in time.", True),
     DialFailure.TLS_UNTRUSTED: (502, "The origin's certificate is not trusted.", False),
     DialFailure.TLS_FAILED: (502, "TLS with the origin failed.", True),
-    DialFailure.LIMIT: (503, "The limit of origin connections is reached.", True),
+    DialFailure.LIMIT: (
+        503,
+        "A limit on origin connections or on names looked up is reached.",
+        True,
+    ),
     DialFailure.INTERNAL: (502, "The gateway failed.", True),
 }
 

@@ -41,7 +41,7 @@ class OwnNameTests(TestCase):
             socket.gethostname().lower(),
         ):
             try:
-                judged = yield resolver.resolve(Authority(name, 443))
+                judged = yield resolver.resolve(Authority(name, 443), "sandbox")
             except ResolutionError:
                 continue
             own = [one for one in judged if one.address.startswith("127.") or one.address == "::1"]
@@ -52,8 +52,8 @@ class OwnNameTests(TestCase):
     @inlineCallbacks
     def test_unless_the_operator_says_so(self):
         """Negative control: address and port written down are permitted, and only they."""
-        judged = yield self.resolver(LOOPBACK).resolve(Authority("localhost", 443))
+        judged = yield self.resolver(LOOPBACK).resolve(Authority("localhost", 443), "sandbox")
         allowed = {one.address for one in judged if one.decision.allowed}
         self.assertEqual(allowed, {"127.0.0.1"})
-        judged = yield self.resolver(LOOPBACK).resolve(Authority("localhost", 444))
+        judged = yield self.resolver(LOOPBACK).resolve(Authority("localhost", 444), "sandbox")
         self.assertEqual([one for one in judged if one.decision.allowed], [])

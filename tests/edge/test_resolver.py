@@ -45,7 +45,7 @@ class ResolverCase(SynchronousTestCase):
         )
 
     def resolve(self, resolver: Resolver, host: str, port: int = 443) -> list[Judged]:
-        return self.successResultOf(resolver.resolve(Authority(host, port)))
+        return self.successResultOf(resolver.resolve(Authority(host, port), "sandbox"))
 
     def allowed(self, judged: list[Judged]) -> list[str]:
         return [one.address for one in judged if one.decision.allowed]
@@ -135,20 +135,48 @@ class JudgementTests(ResolverCase):
         self.assertFalse(is_local(PUBLIC))
 
 
+class NameBudgetTests(ResolverCase):
+    """T039: an identity's new names are bounded, and nobody else pays for them."""
+
+    def test_new_names_are_bounded_T039(self) -> None:
+        """The name over the budget is not looked up; known names and other identities are free."""
+        names = {f"n{number}.zone.test": [[PUBLIC]] for number in range(4)}
+        resolver = self.make(names, limits=EdgeLimits(names_per_minute=3))
+
+        def ask(host: str, identity: str = "sandbox") -> bool:
+            resolving = resolver.resolve(Authority(host, 443), identity)
+            outcome: list[Any] = []
+            resolving.addBoth(outcome.append)
+            if isinstance(outcome[0], list):
+                return True
+            self.assertEqual(outcome[0].value.failure, DialFailure.LIMIT)
+            return False
+
+        for number in range(3):
+            self.assertTrue(ask(f"n{number}.zone.test"))
+        self.assertFalse(ask("n3.zone.test"))
+        self.assertEqual(len(self.lookup.asked), 3)
+        self.assertTrue(ask("n1.zone.test"))
+        self.assertTrue(ask("n3.zone.test", "other"))
+        self.assertTrue(ask("8.8.8.8"))
+        self.clock.advance(61)
+        self.assertTrue(ask("n3.zone.test"))
+
+
 class LookupLimitTests(ResolverCase):
     """Deadlines and bounds."""
 
     def test_no_answer(self) -> None:
         """T219."""
         resolver = self.make()
-        failed = self.failure(resolver.resolve(Authority("none.test", 443)))
+        failed = self.failure(resolver.resolve(Authority("none.test", 443), "sandbox"))
         self.assertEqual(failed, DialFailure.UNRESOLVABLE)
 
     def test_a_lookup_without_end_times_out(self) -> None:
         """T219: and a later answer changes nothing."""
         late: Deferred[list[str]] = Deferred()
         resolver = self.make({"slow.test": [late]})
-        resolving = resolver.resolve(Authority("slow.test", 443))
+        resolving = resolver.resolve(Authority("slow.test", 443), "sandbox")
         self.clock.advance(4.9)
         self.assertNoResult(resolving)
         self.clock.advance(0.2)
@@ -161,7 +189,7 @@ class LookupLimitTests(ResolverCase):
         answers: dict[str, Sequence[Any]] = {f"s{n}.test": [d] for n, d in enumerate(never)}
         resolver = self.make({**answers, "a.test": [[PUBLIC]]})
         for name in answers:
-            resolver.resolve(Authority(name, 443)).addErrback(lambda _: None)
+            resolver.resolve(Authority(name, 443), "sandbox").addErrback(lambda _: None)
         self.assertEqual(self.allowed(self.resolve(resolver, "a.test")), [PUBLIC])
         self.clock.advance(6)
 
@@ -171,8 +199,8 @@ class LookupLimitTests(ResolverCase):
         resolver = self.make(
             {"a.test": [first], "b.test": [[PUBLIC]]}, limits=EdgeLimits(lookups=1)
         )
-        waiting = resolver.resolve(Authority("a.test", 443))
-        failed = self.failure(resolver.resolve(Authority("b.test", 443)))
+        waiting = resolver.resolve(Authority("a.test", 443), "sandbox")
+        failed = self.failure(resolver.resolve(Authority("b.test", 443), "sandbox"))
         self.assertEqual(failed, DialFailure.LIMIT)
         first.callback([PUBLIC])
         self.successResultOf(waiting)
@@ -182,8 +210,8 @@ class LookupLimitTests(ResolverCase):
         """Each dial still judges for its own port."""
         answer: Deferred[list[str]] = Deferred()
         resolver = self.make({"a.test": [answer]}, allow=["127.0.0.1:80"])
-        one = resolver.resolve(Authority("a.test", 80))
-        two = resolver.resolve(Authority("a.test", 81))
+        one = resolver.resolve(Authority("a.test", 80), "sandbox")
+        two = resolver.resolve(Authority("a.test", 81), "sandbox")
         answer.callback(["127.0.0.1"])
         self.assertEqual(self.allowed(self.successResultOf(one)), ["127.0.0.1"])
         self.assertEqual(self.allowed(self.successResultOf(two)), [])
@@ -192,7 +220,7 @@ class LookupLimitTests(ResolverCase):
     def test_a_stuck_lookup_is_not_joined_for_ever(self) -> None:
         stuck: Deferred[list[str]] = Deferred()
         resolver = self.make({"a.test": [stuck, [PUBLIC]]})
-        first = resolver.resolve(Authority("a.test", 443))
+        first = resolver.resolve(Authority("a.test", 443), "sandbox")
         self.clock.advance(5.1)
         self.failure(first)
         self.assertEqual(self.allowed(self.resolve(resolver, "a.test")), [PUBLIC])
@@ -201,8 +229,8 @@ class LookupLimitTests(ResolverCase):
     def test_a_cancelled_dial_leaves_others_alone(self) -> None:
         answer: Deferred[list[str]] = Deferred()
         resolver = self.make({"a.test": [answer]})
-        one = resolver.resolve(Authority("a.test", 443))
-        two = resolver.resolve(Authority("a.test", 443))
+        one = resolver.resolve(Authority("a.test", 443), "sandbox")
+        two = resolver.resolve(Authority("a.test", 443), "sandbox")
         one.addErrback(lambda _: None)
         one.cancel()
         answer.callback([PUBLIC])

@@ -41,6 +41,7 @@ DENIED = "denied.example.test"
 PLACEHOLDER = "DUMMY_STORM_KEY_1"
 SHORT = """
 [limits]
+names_per_minute = 100000
 connections = 4000
 connections_per_identity = 4000
 origin_connections = 2000
