@@ -37,7 +37,8 @@ class EdgeLimits:
     """Every bound and deadline that edge/ holds itself; times are seconds.
 
     ``refusals`` is how many refused clients may be told so at one time; more are reset.
-    ``discard`` is how many bytes a closing client may still send before it is reset.
+    ``discard`` is how many bytes a closing client may still send before it is reset, and how many
+    of TLS's own answers may wait behind a full buffer.
     ``names_per_minute`` bounds the different names looked up for one identity.
     ``mints_per_second`` and ``mint_burst`` bound how fast unseen hosts get leaves.
     """

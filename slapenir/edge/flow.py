@@ -261,6 +261,8 @@ class Flow:
             return
         if out:
             self._give(out)
+            if self.full:  # the peer asks for answers of TLS itself and does not read them
+                self._discard(len(out))
         if handshaking and tls.up:
             self.owner.flow_secured(self)
         if plain and not self._closing:

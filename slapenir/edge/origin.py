@@ -39,6 +39,12 @@ class OriginFlow(Flow):
         self._closed = closed
         self._poll: select.poll | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether both directions still work and nothing waits, to be sent or to be read."""
+        tls = self.tls
+        return super().usable and not (tls is not None and tls.busy)
+
     def connectionMade(self) -> None:
         """Count it before its owner hears of it."""
         self._opened(self)

@@ -75,6 +75,11 @@ class Tls:
         """The OpenSSL object, for what only it knows (the peer's certificate)."""
         return self._connection
 
+    @property
+    def busy(self) -> bool:
+        """Whether a record has begun to arrive, or the peer sent close_notify."""
+        return self.ended or self._rest > 0 or self._head != b""
+
     def start(self) -> bytes:
         """Begin the handshake; return what to send.  Raises TlsError."""
         self._shake()
