@@ -323,10 +323,10 @@ class GatewayService(Service):
 
     def _swap(self, loaded: Loaded) -> None:
         check_reload(self._loaded.settings, loaded.settings)
+        for reopen in self._reopens:  # the audit log's may fail: then nothing has changed
+            reopen()
         self._scanned = self._scan_seconds()
         self._loaded = loaded
-        for reopen in self._reopens:
-            reopen()
         self._publisher.publish(Reloaded())
 
     def _keep(self, failure: Failure) -> None:

@@ -591,6 +591,33 @@ class TestReload(StormCase):
         self.until(lambda: self.reloads()[-1]["error"] == "", "a good one was refused")
         self.assertEqual(traces(gateway.written(), self.storm.secret), [])
 
+    def test_an_audit_log_that_cannot_be_opened_changes_nothing(self) -> None:
+        """T210: a reload that is reported as failed has put nothing in force."""
+        gateway = self.gateway
+        file, audit = gateway.config_file, gateway.audit_directory / "audit.jsonl"
+        good = file.read_text("utf-8")
+        self.addCleanup(file.write_text, good, "utf-8")
+        file.write_text(good.replace(f'["{CLOSED}"]', f'["{CLOSED}", "{DENIED}"]'), "utf-8")
+        audit.chmod(0o620)
+        try:
+            said = gateway.log().count("Reload failed")
+            gateway.process.send_signal(signal.SIGHUP)
+            self.until(lambda: gateway.log().count("Reload failed") > said, "it was not refused")
+        finally:
+            audit.chmod(0o600)
+        with Plain(gateway, DENIED) as client:
+            self.assertEqual(client.get()[0], 403)
+        gateway.process.send_signal(signal.SIGHUP)  # the same, and now the log can be opened
+        self.until(lambda: self.denied_status() != 403, "a good one was refused")
+        file.write_text(good, "utf-8")
+        gateway.process.send_signal(signal.SIGHUP)
+        self.until(lambda: self.denied_status() == 403, "the old one did not come back")
+
+    def denied_status(self) -> int:
+        """Return what a request for DENIED is answered with."""
+        with Plain(self.gateway, DENIED) as client:
+            return client.get()[0]
+
     def reloads(self) -> list[dict[str, str]]:
         """Return the records of all reloads."""
         lines = [line for line in self.gateway.audit_lines() if b'"Reloaded"' in line]
