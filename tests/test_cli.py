@@ -200,6 +200,7 @@ class ExplainTests(CommandCase):
             ("TRACE", "https://api.openai.com/v1/x", "sandbox", "method_refused"),
             ("GET", "https://api.openai.com/v1/../x", "sandbox", "dot segment (answered 400)"),
             ("GET", "https://u:p@api.openai.com/v1/x", "sandbox", "answered 400"),
+            ("get", "https://api.openai.com/v1/x", "sandbox", "not an upper-case token"),
             ("GET", "ftp://api.openai.com/v1/x", "sandbox", "answered 400"),
         ):
             with self.subTest(url, method=method):
@@ -229,6 +230,23 @@ class ExplainTests(CommandCase):
         result = self.explain("GET", "https://a.pinned.example/")
         self.assertEqual(result.code, 1)
         self.assertIn("10.21.0.1 (address_special_purpose)", result.out)
+
+    def test_own_listener(self) -> None:
+        """An opened loopback port is refused where the gateway listens itself, and there only."""
+        self.change(
+            ("127.0.0.1:8081", '127.0.0.1:8080", "127.0.0.1:9464", "127.0.0.1:8081'),
+            ("10.20.0.5", "127.0.0.1"),
+            ('id = "blind"', 'id = "blind"\nports = [8080, 8081, 9464]'),
+            ('"pinned.example"', '"llm.internal"'),
+        )
+        for port, code, text in (
+            (8080, 1, "127.0.0.1 (address_own_listener)"),
+            (9464, 1, "127.0.0.1 (address_own_listener)"),
+            (8081, 0, "127.0.0.1 (address_permitted)"),
+        ):
+            result = self.explain("GET", f"https://llm.internal:{port}/")
+            self.assertEqual(result.code, code, result.out)
+            self.assertIn(text, result.out)
 
     def test_unknown_identity(self) -> None:
         """A misspelt identity is an error, not a denial."""

@@ -7,16 +7,19 @@ import sys
 import click
 
 from slapenir.cli.authority import FILE
+from slapenir.cli.environment import proxy_url
 from slapenir.cli.output import console
-from slapenir.config.build import build_policy, static_hosts, surface_of
+from slapenir.config.build import build_policy, build_wire_limits, static_hosts, surface_of
 from slapenir.config.load import load
 from slapenir.config.settings import Settings
+from slapenir.edge.resolver import is_local
 from slapenir.errors import ConfigError, RemoteProtocolError
 from slapenir.names import Action, Authority, Reason, Scheme, host_matches, parse_host_pattern
 from slapenir.policy.addresses import decide_address
 from slapenir.policy.decide import decide_connect, decide_request
 from slapenir.policy.match import Policy, ReadyRule
 from slapenir.policy.model import ConnectFacts, Decision, RequestFacts
+from slapenir.wire.http1_request import parse_request_head
 from slapenir.wire.target import AbsoluteTarget, checked_path, parse_absolute
 
 DENIED = 1
@@ -46,8 +49,7 @@ def _explain(settings: Settings, identity: str, method: str, url: str) -> bool:
     """Print the stages and return whether the request would be allowed."""
     out = console()
     try:
-        target = parse_absolute(url.encode("utf-8"))
-        path = checked_path(target.path)
+        target, path = _parse(settings, method, url)
     except RemoteProtocolError as error:
         out.print(f"request   deny         {error.reason} (answered {error.status})")
         return False
@@ -78,6 +80,15 @@ def _explain(settings: Settings, identity: str, method: str, url: str) -> bool:
         for line in _swaps(settings, decision, authority):
             out.print(f"swap      {line}")
     return _addresses(settings, policy, authority, decision)
+
+
+def _parse(settings: Settings, method: str, url: str) -> tuple[AbsoluteTarget, str]:
+    """Return the target and its path as the codec would; raises RemoteProtocolError as it does."""
+    target = parse_absolute(url.encode("utf-8"))
+    host = target.authority.header(target.scheme)
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (method.encode("utf-8"), target.path, host)
+    parse_request_head(head, build_wire_limits(settings.limits))
+    return target, checked_path(target.path)
 
 
 def _line(stage: str, decision: Decision) -> str:
@@ -112,10 +123,18 @@ def _addresses(
     if not known:
         out.print("address   later        judged when the name is resolved")
         return True
-    judged = [decide_address(policy.addresses, one, authority.port, False) for one in known]
+    port = authority.port
+    ours = port in _own_ports(settings)
+    judged = [decide_address(policy.addresses, one, port, ours and is_local(one)) for one in known]
     for address, answer in zip(known, judged, strict=True):
         out.print(f"address   {answer.action.value:<12} {address} ({answer.reason.value})")
     return any(answer.allowed for answer in judged)
+
+
+def _own_ports(settings: Settings) -> set[int]:
+    """Return the TCP ports that the gateway listens on."""
+    endpoints = [settings.gateway.admin, *(one.endpoint for one in settings.listeners)]
+    return {int(url.rpartition(":")[2]) for url in map(proxy_url, endpoints) if url is not None}
 
 
 def _print_near_misses(
