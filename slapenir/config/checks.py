@@ -127,12 +127,15 @@ def _check_resolver(resolver: Resolver, findings: Findings) -> None:
                 raise AuthorityError("is a name")
         except AuthorityError as error:
             findings.add(path, str(error), "write ADDRESS:PORT, such as 192.0.2.53:53")
+    names: dict[str, str] = {}
     for name, addresses in resolver.hosts.items():
         path = f"$.resolver.hosts.{name}"
         try:
             host = canonical_host(name.encode("utf-8"))
             if is_ipv4(host) or ":" in host:
                 raise AuthorityError("is an address")
+            if names.setdefault(host, name) != name:
+                findings.add(path, f"is {names[host]} once more", "write one list of addresses")
         except AuthorityError as error:
             findings.add(path, str(error), "write one host name, without a wildcard")
         for index, address in enumerate(addresses):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 
 
@@ -58,6 +56,7 @@ class Limits:
     close_seconds: float = 5.0
 
 
+_LARGEST = 2**53
 # Written as 0 this one bound is off; every other must be positive.
 _OFF_AT_ZERO = frozenset({"request_body_bytes"})
 _ORDERED = (
@@ -74,8 +73,8 @@ def problems_in(limits: Limits) -> list[tuple[str, str]]:
     found = []
     for attribute in attrs.fields(Limits):
         value = getattr(limits, attribute.name)
-        if not math.isfinite(value):
-            found.append((attribute.name, "must be a finite number"))
+        if not -_LARGEST < value < _LARGEST:  # nor is "not a number"
+            found.append((attribute.name, "must be a number below 2 to the 53rd"))
         elif value < 0 or (value == 0 and attribute.name not in _OFF_AT_ZERO):
             found.append((attribute.name, "must be greater than 0"))
     for small, large in _ORDERED:

@@ -38,6 +38,8 @@ def parse(data: bytes, file: str) -> Settings:
         findings.add("$", "is not UTF-8", "save the file as UTF-8")
     except tomllib.TOMLDecodeError as error:
         findings.add("$", f"is not TOML: {error}", "see etc/slapenir.toml")
+    except ValueError:  # Python does not read integers of any length
+        findings.add("$", "has a number with too many digits", "see etc/slapenir.toml")
     except RecursionError:
         findings.add("$", "is nested too deeply", "see etc/slapenir.toml")
     findings.raise_any()

@@ -405,6 +405,12 @@ class LoadTests(SynchronousTestCase):
             self.assertEqual([one.path for one in found], ["$.resolver.hosts.llm.internal[0]"])
         for bad in ("*.internal", "10.0.0.1", "a..b"):
             self.refuses(f"$.resolver.hosts.{bad}", "", ('"llm.internal"', f'"{bad}"'))
+        twice = '"llm.internal" = ["10.20.0.5"], "LLM.internal." = ["10.20.0.6"]'
+        self.refuses(
+            "$.resolver.hosts.LLM.internal.",
+            "is llm.internal once more",
+            ('"llm.internal" = ["10.20.0.5"]', twice),
+        )
 
     def test_limits(self) -> None:
         """Bounds are positive and finite, do not contradict one another; one may be 0."""
@@ -413,6 +419,7 @@ class LoadTests(SynchronousTestCase):
             ("head_seconds = -1.5", "head_seconds"),
             ("head_seconds = nan", "head_seconds"),
             ("head_seconds = inf", "head_seconds"),
+            ("head_bytes = 1" + "0" * 400, "head_bytes"),
             ("head_bytes = 0\ntarget_bytes = 0", "head_bytes"),
             ("connections_per_identity = 1001", "connections_per_identity"),
             ("resolve_seconds = 11", "resolve_seconds"),
@@ -434,7 +441,13 @@ class LoadTests(SynchronousTestCase):
 
     def test_not_toml(self) -> None:
         """Text that is no TOML, no UTF-8, or nested without end is one plain problem."""
-        for data in (b"[gateway", b"\xff", b"a = 1\na = 2", b"x = " + b"[" * 100000):
+        for data in (
+            b"[gateway",
+            b"\xff",
+            b"a = 1\na = 2",
+            b"x = " + b"[" * 100000,
+            b"x = " + b"1" * 5000,
+        ):
             with self.assertRaises(ConfigErrors) as caught:
                 parse(data, FILE)
             self.assertEqual([one.path for one in caught.exception.errors], ["$"])
