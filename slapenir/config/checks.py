@@ -16,6 +16,8 @@ from slapenir.names import canonical_host, is_ipv4, parse_authority
 from slapenir.policy.addresses import parse_allow_private
 
 _ENDPOINT = re.compile(r"[a-z][a-z0-9]*:[^\s\x00-\x1f]+", re.ASCII)
+# A session starts TLS itself, and needs a socket: these endpoints would put something in between.
+_UNFIT = frozenset({"tls", "ssl", "stdio", "standardio", "txtls"})
 _ENDPOINT_REMEDY = "write a Twisted endpoint, such as tcp:8080:interface=127.0.0.1"
 _PLANNED_MODES = ("transparent",)
 
@@ -96,6 +98,10 @@ def _check_listeners(listeners: tuple[Listener, ...], findings: Findings) -> Non
             findings.add(f"{path}.name", "is the name of an earlier listener", "choose another")
         if _ENDPOINT.fullmatch(listener.endpoint) is None:
             findings.add(f"{path}.endpoint", "is not an endpoint", _ENDPOINT_REMEDY)
+        elif listener.endpoint.partition(":")[0].lower() in _UNFIT:
+            findings.add(
+                f"{path}.endpoint", "is not a plain socket", "use tcp:, tcp6:, unix: or systemd:"
+            )
         elif listener.endpoint in endpoints:
             findings.add(f"{path}.endpoint", "is that of an earlier listener", "choose another")
         if listener.mode in _PLANNED_MODES:

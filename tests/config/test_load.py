@@ -372,7 +372,17 @@ class LoadTests(SynchronousTestCase):
         endpoint = "tcp:8080:interface=127.0.0.1"
         self.refuses("$.listener[0].mode", "not there yet", ('"explicit"', '"transparent"'))
         self.refuses("$.listener[0].mode", "not a mode", ('"explicit"', '"open"'))
-        for bad in ("", "8080", "tcp:", ":8080", "tcp: 8080", "TCP:80"):
+        for bad in (
+            "",
+            "8080",
+            "tcp:",
+            ":8080",
+            "tcp: 8080",
+            "TCP:80",
+            "tls:8443",
+            "ssl:1",
+            "stdio:x",
+        ):
             found = problems((endpoint, bad))
             self.assertEqual([one.path for one in found], ["$.listener[0].endpoint"], bad)
         for good in (
