@@ -20,7 +20,8 @@ help: ## Print this text
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 	@echo
-	@echo "make test T=tests.wire runs one part; PYTHON=python3.12 chooses the interpreter."
+	@echo "make test T=tests.wire runs one part; PYTHON=python3.12 chooses the interpreter"
+	@echo "of a new .venv (make clean removes the old one)."
 
 $(VENV)/.run: $(SETUP)
 	@.ci/environment $(PYTHON) $(VENV) ""

@@ -73,7 +73,7 @@ def _list_factory(kind: Any, converter: Converter) -> StructureHook:
 
     def hook(value: Any, target: Any) -> Any:
         if type(value) is not list:
-            raise ValueError("must be a list")
+            raise ValueError("must be a list: [ ... ], or [[NAME]] for a table")
         return inner(value, target)
 
     return hook
