@@ -10,12 +10,13 @@ from slapenir.config.credential_checks import check_credentials
 from slapenir.config.findings import Findings
 from slapenir.config.limits import problems_in
 from slapenir.config.rule_checks import check_rules
-from slapenir.config.settings import Listener, Resolver, Settings
+from slapenir.config.settings import Resolver, Settings
 from slapenir.errors import AuthorityError
 from slapenir.names import canonical_host, is_ipv4, parse_authority
 from slapenir.policy.addresses import parse_allow_private
 
 _ENDPOINT = re.compile(r"[a-z][a-z0-9]*:[^\s\x00-\x1f]+", re.ASCII)
+_TCP_PORT = re.compile(r"tcp6?:(?:port=)?([0-9]+)(?::|\Z)", re.ASCII)
 # A session starts TLS itself, and needs a socket: these endpoints would put something in between.
 _UNFIT = frozenset({"tls", "ssl", "stdio", "standardio", "txtls"})
 _ENDPOINT_REMEDY = "write a Twisted endpoint, such as tcp:8080:interface=127.0.0.1"
@@ -25,7 +26,7 @@ _PLANNED_MODES = ("transparent",)
 def check(settings: Settings, findings: Findings) -> None:
     """Note everything that is wrong with settings whose shape is right."""
     _check_gateway(settings, findings)
-    _check_listeners(settings.listeners, findings)
+    _check_listeners(settings, findings)
     _check_resolver(settings.resolver, findings)
     for key, message in problems_in(settings.limits):
         findings.add(f"$.limits.{key}", message)
@@ -73,7 +74,7 @@ def _check_gateway(settings: Settings, findings: Findings) -> None:
     ):
         if "\0" in value or value in ("", "/"):
             findings.add(f"$.gateway.{key}", "is not a usable path")
-    if gateway.admin and _ENDPOINT.fullmatch(gateway.admin) is None:
+    if gateway.admin and not _is_endpoint(gateway.admin):
         findings.add("$.gateway.admin", "is not an endpoint", _ENDPOINT_REMEDY)
     if gateway.state_dir == gateway.audit:
         findings.add("$.gateway.audit", "is the state directory", "give each its own directory")
@@ -87,16 +88,24 @@ def _check_gateway(settings: Settings, findings: Findings) -> None:
         findings.add("$.origin.ca_file", "is not a usable path")
 
 
-def _check_listeners(listeners: tuple[Listener, ...], findings: Findings) -> None:
+def _is_endpoint(text: str) -> bool:
+    """Whether text has the form of an endpoint; a TCP port is a number that can be one."""
+    if _ENDPOINT.fullmatch(text) is None:
+        return False
+    port = _TCP_PORT.match(text)
+    return port is None or (len(port[1]) <= 5 and int(port[1]) <= 65535)
+
+
+def _check_listeners(settings: Settings, findings: Findings) -> None:
     names: set[str] = set()
     endpoints: set[str] = set()
-    for index, listener in enumerate(listeners):
+    for index, listener in enumerate(settings.listeners):
         path = f"$.listener[{index}]"
         findings.name(f"{path}.identity", listener.identity)
         findings.name(f"{path}.name", listener.name)
         if listener.name in names:
             findings.add(f"{path}.name", "is the name of an earlier listener", "choose another")
-        if _ENDPOINT.fullmatch(listener.endpoint) is None:
+        if not _is_endpoint(listener.endpoint):
             findings.add(f"{path}.endpoint", "is not an endpoint", _ENDPOINT_REMEDY)
         elif listener.endpoint.partition(":")[0].lower() in _UNFIT:
             findings.add(
@@ -104,6 +113,8 @@ def _check_listeners(listeners: tuple[Listener, ...], findings: Findings) -> Non
             )
         elif listener.endpoint in endpoints:
             findings.add(f"{path}.endpoint", "is that of an earlier listener", "choose another")
+        elif listener.endpoint == settings.gateway.admin:
+            findings.add(f"{path}.endpoint", "is the admin endpoint", "choose another port")
         if listener.mode in _PLANNED_MODES:
             findings.add(f"{path}.mode", f"{listener.mode} is not there yet", "write explicit")
         elif listener.mode != "explicit":

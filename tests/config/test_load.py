@@ -391,6 +391,8 @@ class LoadTests(SynchronousTestCase):
             "tcp6:80:interface=\\\\:\\\\:1",
         ):
             self.accepts((endpoint, good))
+        self.refuses("$.listener[0].endpoint", "admin", (endpoint, "tcp:9464:interface=127.0.0.1"))
+        self.refuses("$.gateway.admin", "endpoint", ("[gateway]", '[gateway]\nadmin = "tcp:70000"'))
         second = '[[listener]]\nendpoint = "{}"\nidentity = "b"\nname = "{}"\n\n[resolver]'
         self.accepts(("[resolver]", second.format("tcp:8082", "b")))
         self.refuses(
