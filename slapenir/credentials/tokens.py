@@ -37,7 +37,7 @@ def decode_basic(value: bytes) -> tuple[bytes, bytes, bytes] | None:
     None for another scheme, for what is not base64, and for text without a colon.
     """
     match = _BASIC.fullmatch(value)
-    if match is None:
+    if match is None or len(match[1]) % 4:  # the decoder would let a stray pad pass
         return None
     try:
         text = base64.b64decode(match[1], validate=True)

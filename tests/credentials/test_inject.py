@@ -275,6 +275,7 @@ class BasicTests(InjectCase):
         for value in (
             b"Basic %%%" + item.placeholder,
             b"Basic " + item.placeholder + b"=",
+            b"Basic " + base64.b64encode(b"x:" + item.placeholder) + b"=",  # a stray pad
             b"Basic",
             b"Bearer " + item.placeholder,
             b"Basic " + base64.b64encode(item.placeholder),
