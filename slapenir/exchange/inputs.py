@@ -16,7 +16,6 @@ class Timer(Enum):
     HEAD = "head"
     IDLE = "idle"
     HANDSHAKE = "handshake"
-    DIAL = "dial"
     BODY = "body"
     RESPONSE = "response"
     PROGRESS = "progress"

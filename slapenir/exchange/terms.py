@@ -14,7 +14,7 @@ from slapenir.credentials.model import BodySurface, Credential
 from slapenir.names import Action, Form, host_matches
 from slapenir.policy.match import Policy
 from slapenir.scan.engine import Engine
-from slapenir.scan.forms import patterns_of
+from slapenir.scan.forms import patterns_of, replacements_of
 from slapenir.scan.rewrite import Redactions
 from slapenir.wire.limits import WireLimits
 
@@ -25,13 +25,12 @@ _CACHED = 4096
 
 @attrs.frozen(slots=True)
 class Deadlines:
-    """Every wait of a session, in seconds.  HEAD, HANDSHAKE and DIAL are absolute; the others
+    """Every wait of a session, in seconds.  HEAD and HANDSHAKE are absolute; the others
     bound the time without progress and fire between one and two times their length."""
 
     head: float = 30.0
     idle: float = 75.0
     handshake: float = 10.0
-    dial: float = 10.0
     body: float = 60.0
     response: float = 600.0
     progress: float = 600.0
@@ -212,9 +211,9 @@ def _redactions(
     placeholders: Mapping[str, bytes],
 ) -> Redactions:
     """Return one identity's table: what each pattern of ``engine`` is overwritten with."""
-    fills: dict[tuple[int, bytes], bytes] = {}
-    for owner, name in enumerate(secrets):
-        secret = credentials[name].secret.reveal()
-        for pattern in patterns_of(secret, owner, placeholders.get(name)):
-            fills[owner, pattern.data] = pattern.fill
-    return Redactions(engine, [fills[p.owner, p.data] for p in engine.patterns])
+    fills = [
+        fill
+        for name in secrets
+        for fill in replacements_of(credentials[name].secret.reveal(), placeholders[name])
+    ]
+    return Redactions(engine, fills)
