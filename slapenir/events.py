@@ -208,6 +208,77 @@ class CertificateLoaded:
     not_after: float
 
 
+@attrs.frozen(slots=True)
+class ClientIdentified:
+    """It is known whose a client is.
+
+    ``way`` is what showed it: ``certificate``, ``source``, ``unix_uid``, ``token`` or ``listener``.
+    ``serial`` (hex) and ``not_after`` are those of its certificate, empty and 0 without one.
+    """
+
+    who: Who
+    way: str
+    serial: str = ""
+    not_after: float = 0.0
+
+
+@attrs.frozen(slots=True)
+class CertificateRenewed:
+    """A certificate that the gateway looks after was replaced; nothing was dropped for it.
+
+    ``certificate`` is the label of its expiry gauge, ``not_after`` the new one's expiry.
+    """
+
+    certificate: str
+    not_after: float
+
+
+@attrs.frozen(slots=True)
+class RenewalFailed:
+    """A certificate could not be renewed; the old one is used, and it is tried again.
+
+    ``error`` is a phrase, ``retry_seconds`` the wait, ``not_after`` when the one in use ends.
+    """
+
+    certificate: str
+    error: str
+    retry_seconds: float
+    not_after: float
+
+
+@attrs.frozen(slots=True)
+class CertificateIssued:
+    """The embedded CA signed a certificate for an agent, by ``how``: ``token`` or ``renewal``.
+
+    ``serial`` is in hex; ``peer`` who asked.
+    """
+
+    identity: str
+    serial: str
+    not_after: float
+    how: str
+    peer: str
+
+
+@attrs.frozen(slots=True)
+class EnrolmentRefused:
+    """Somebody asked for a certificate and got none; ``reason`` is a fixed phrase."""
+
+    reason: str
+    peer: str
+
+
+@attrs.frozen(slots=True)
+class RevocationsLoaded:
+    """What a listener's CAs revoked was read again; with ``error`` set, or past ``next_update``,
+    certificates are refused where the listener requires a list."""
+
+    listener: str
+    count: int
+    next_update: float
+    error: str = ""
+
+
 Event: TypeAlias = (
     Decided
     | Swapped
@@ -225,4 +296,10 @@ Event: TypeAlias = (
     | GatewayStopping
     | Reloaded
     | CertificateLoaded
+    | ClientIdentified
+    | CertificateRenewed
+    | RenewalFailed
+    | CertificateIssued
+    | EnrolmentRefused
+    | RevocationsLoaded
 )

@@ -52,18 +52,20 @@ class Action(Enum):
 
 
 class Stage(Enum):
-    """Where a decision was made."""
+    """Where a decision was made; IDENTIFY is about a connection, before any request."""
 
+    IDENTIFY = "identify"
     CONNECT = "connect"
     REQUEST = "request"
     ADDRESS = "address"
 
 
 class Side(Enum):
-    """Which connection of an exchange is meant."""
+    """Which connection is meant; LISTENER is the client's own TLS with a TLS listener."""
 
     CLIENT = "client"
     ORIGIN = "origin"
+    LISTENER = "listener"
 
 
 class Place(Enum):
@@ -104,6 +106,16 @@ class Outcome(Enum):
 class Reason(Enum):
     """Why a decision is what it is.  The value goes into audit records and denials."""
 
+    IDENTITY_UNKNOWN = "identity_unknown"
+    IDENTITY_AMBIGUOUS = "identity_ambiguous"
+    IDENTITY_CHANGED = "identity_changed"
+    IDENTITY_REQUIRED = "identity_required"
+    TOKEN_REFUSED = "token_refused"  # noqa: S105 - a reason's name, not a secret
+    CERTIFICATE_REFUSED = "certificate_refused"
+    CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    REVOCATION_UNKNOWN = "revocation_unknown"
+    RULE_REMOVED = "rule_removed"
     RULE = "rule"
     NO_RULE = "no_rule"
     DENY_RULE = "deny_rule"

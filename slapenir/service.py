@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -26,35 +25,23 @@ from twisted.python.failure import Failure
 
 from slapenir import __version__
 from slapenir.admin import admin_factory
-from slapenir.config.build import (
-    build_policy,
-    build_wire_limits,
-    placeholders_by_identity,
-    resolver_servers,
-    static_hosts,
-)
-from slapenir.config.credentials import read_credentials
-from slapenir.config.load import load
+from slapenir.config.build import resolver_servers
+from slapenir.config.settings import Listener as ListenerSettings
 from slapenir.config.settings import Settings
-from slapenir.config.state import (
-    check_audit_dir,
-    check_origin_ca,
-    check_state_dir,
-    gateway_key,
-    write_ca_bundle,
-)
 from slapenir.edge.client import Gateway
-from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.descriptors import fit_descriptors
 from slapenir.edge.dial import Dialler
-from slapenir.edge.listen import Clients, Listener, start_listening
+from slapenir.edge.doorway import Doorway
+from slapenir.edge.listen import Clients, start_listening, with_backlog
 from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts
-from slapenir.errors import AuditError, ConfigError, SlapenirError
+from slapenir.errors import AuditError, SlapenirError
 from slapenir.events import CertificateLoaded, GatewayReady, GatewayStopping, Reloaded
 from slapenir.exchange.session import Session
-from slapenir.exchange.terms import Bounds, Deadlines, Terms, build_terms
+from slapenir.exchange.terms import Terms
+from slapenir.gatehouse import Gatehouse, listener_of
+from slapenir.loading import Loaded, check_reload, edge_limits, load_all, write_bundles
 from slapenir.observe.access import AccessLog
 from slapenir.observe.audit import AuditLog
 from slapenir.observe.diagnostics import Diagnostics
@@ -62,96 +49,15 @@ from slapenir.observe.lag import LagSampler
 from slapenir.observe.metrics import Metrics
 from slapenir.observe.publisher import Publisher
 from slapenir.observe.readiness import Readiness
-from slapenir.pki.authority import CertificateAuthority
-from slapenir.pki.leaves import LeafMinter
+from slapenir.pki.interception import Interception
 
 _PR_SET_DUMPABLE = 4
-# Clients that may wait to be accepted; of Twisted's 50 a burst makes the kernel drop the rest,
-# and each of those waits a second before it tries again (T190).
-_BACKLOG = 1024
-
-
-@attrs.frozen(slots=True)
-class Loaded:
-    """One configuration, read and compiled: all that a reload replaces."""
-
-    settings: Settings
-    terms: Terms
-    hosts: Mapping[str, tuple[str, ...]]
-
-
-def load_all(path: str, environ: Mapping[str, str]) -> Loaded:
-    """Read the configuration and its secrets and compile the scan databases.
-
-    Raises ConfigError, PkiError.  May run in a thread.
-    """
-    settings = load(path)
-    check_state_dir(settings.gateway.state_dir)
-    check_audit_dir(settings.gateway.audit)
-    check_origin_ca(settings.origin.ca_file)
-    key = gateway_key(settings.gateway.state_dir, create=False)
-    held = read_credentials(settings, environ, environ.get("CREDENTIALS_DIRECTORY"))
-    limits = settings.limits
-    terms = build_terms(
-        build_policy(settings),
-        {one.id: one for one in held},
-        placeholders_by_identity(key, held, settings.identities),
-        build_wire_limits(limits),
-        Deadlines(
-            head=limits.head_seconds,
-            idle=limits.idle_seconds,
-            handshake=limits.handshake_seconds,
-            body=limits.body_seconds,
-            response=limits.response_seconds,
-            progress=limits.progress_seconds,
-            tunnel=limits.tunnel_idle_seconds,
-            close=limits.close_seconds,
-        ),
-        Bounds(
-            request_body=limits.request_body_bytes,
-            coding_ratio=limits.coding_ratio,
-            coding_hold=limits.coding_hold_bytes,
-            discard=limits.discard_bytes,
-        ),
-    )
-    return Loaded(settings, terms, static_hosts(settings))
-
-
-def edge_limits(settings: Settings) -> EdgeLimits:
-    """Return the bounds that edge/ holds itself."""
-    limits = settings.limits
-    return EdgeLimits(
-        connections=limits.connections,
-        connections_per_identity=limits.connections_per_identity,
-        origin_idle_per_key=limits.origin_idle_per_key,
-        origin_idle_total=limits.origin_idle_total,
-        origin_connections=limits.origin_connections,
-        lookups=limits.lookups,
-        lookup_threads=limits.lookup_threads,
-        names_per_minute=limits.names_per_minute,
-        leaf_cache=limits.leaf_cache,
-        mints_per_second=limits.mints_per_second,
-        mint_burst=limits.mint_burst,
-        refusals=limits.refusals,
-        discard=limits.discard_bytes,
-        dial_seconds=limits.dial_seconds,
-        resolve_seconds=limits.resolve_seconds,
-        origin_idle_seconds=limits.origin_idle_seconds,
-        close_seconds=limits.close_seconds,
-    )
 
 
 def forbid_core_dumps() -> None:
     """Keep memory out of core files and away from other processes of the same user (T226)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def with_backlog(endpoint: str) -> str:
-    """Return a Twisted endpoint string that says how many clients may wait to be accepted."""
-    if endpoint.partition(":")[0] not in ("tcp", "tcp6", "unix") or ":backlog=" in endpoint:
-        return endpoint
-    return f"{endpoint}:backlog={_BACKLOG}"
 
 
 class GatewayService(Service):
@@ -178,6 +84,8 @@ class GatewayService(Service):
         self._loaded: Loaded
         self._publisher: Publisher
         self._clients: Clients
+        self._contexts: ServerContexts
+        self._gatehouse: Gatehouse
         self.failed = ""
 
     # -- start ------------------------------------------------------------------------------
@@ -188,21 +96,24 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._loaded = loaded = load_all(self._path, self._environ)
         settings = loaded.settings
-        authority = CertificateAuthority.load(settings.gateway.state_dir)
-        write_ca_bundle(settings, authority.certificate_pem)
+        write_bundles(settings, loaded.interception)
         registry = self._open_sinks(settings)
-        gateway = self._make_edge(settings, authority)
-        self._clients = Clients(gateway, lambda who: Session(who, self.terms))
-        expiry = authority.certificate.not_valid_after_utc.timestamp()
-        self._publisher.publish(CertificateLoaded("interception-ca", expiry))
+        gateway = self._make_edge(settings)
+        self._clients = Clients(
+            gateway,
+            lambda who, *asked: Session(who, self.terms, *asked),
+            lambda evidence: self._loaded.identities.identify(evidence),
+        )
+        self._tell_authorities(loaded.interception)
+        self._gatehouse = Gatehouse(
+            self._reactor, settings, self._publisher.publish, self._clients.review
+        )
+        self._stops.append(self._gatehouse.stop)
         started: list[Deferred[Any]] = [
-            start_listening(
-                self._reactor,
-                Listener(with_backlog(one.endpoint), one.name, one.identity),
-                self._clients,
-            )
+            self._gatehouse.doorway(one).addCallback(self._listen, one)
             for one in settings.listeners
         ]
+        started.append(self._gatehouse.serve_enrolment(self._clients.listening))
         if settings.gateway.admin:
             started.append(self._listen_admin(settings.gateway.admin, registry, gateway))
         gatherResults(started, consumeErrors=True).addCallbacks(self._is_ready, self._has_failed)
@@ -230,7 +141,15 @@ class GatewayService(Service):
         self._publisher = Publisher(audit, sinks)
         return registry
 
-    def _make_edge(self, settings: Settings, authority: CertificateAuthority) -> Gateway:
+    def _tell_authorities(self, interception: Interception) -> None:
+        for name, authority in interception.authorities.items():
+            label = f"interception-ca:{name}" if name else "interception-ca"
+            self._publisher.publish(CertificateLoaded(label, authority.not_after))
+
+    def _listen(self, doorway: Doorway | None, one: ListenerSettings) -> Deferred[IListeningPort]:
+        return start_listening(self._reactor, listener_of(one, doorway), self._clients)
+
+    def _make_edge(self, settings: Settings) -> Gateway:
         """Put the I/O side together."""
         reactor, wanted = self._reactor, edge_limits(settings)
         limits = fit_descriptors(wanted)
@@ -258,7 +177,10 @@ class GatewayService(Service):
         dialler = Dialler(reactor, limits, self._publisher, resolver, origins)
         self._stops += [resolver.stop, dialler.pool.close]
         self._reopens.append(dialler.pool.close)
-        contexts = ServerContexts(LeafMinter(authority).mint, limits)
+        interception = self._loaded.interception
+        own = "" not in interception.authorities
+        contexts = ServerContexts(interception.mint, limits, by_identity=own)
+        self._contexts = contexts
         return Gateway(reactor, limits, self._publisher, dialler, contexts)
 
     def _listen_admin(
@@ -325,9 +247,15 @@ class GatewayService(Service):
         check_reload(self._loaded.settings, loaded.settings)
         for reopen in self._reopens:  # the audit log's may fail: then nothing has changed
             reopen()
+        write_bundles(loaded.settings, loaded.interception)
         self._scanned = self._scan_seconds()
-        self._loaded = loaded
+        before, self._loaded = self._loaded, loaded
+        if loaded.interception.fingerprints != before.interception.fingerprints:
+            self._contexts.replace(loaded.interception.mint)
+            self._tell_authorities(loaded.interception)
         self._publisher.publish(Reloaded())
+        self._gatehouse.reload(loaded.settings)
+        self._clients.revise()
 
     def _keep(self, failure: Failure) -> None:
         """Stay with the old configuration and say so."""
@@ -365,19 +293,3 @@ class GatewayService(Service):
                 stop()
 
         return closing.addCallback(closed)
-
-
-def check_reload(old: Settings, new: Settings) -> None:
-    """Raise ConfigError for a change that only a restart can bring into force."""
-    fixed = {
-        "$.listener": old.listeners != new.listeners,
-        "$.gateway": old.gateway != new.gateway,
-        "$.origin": old.origin != new.origin,
-        "$.resolver.servers": old.resolver.servers != new.resolver.servers,
-        "$.limits": edge_limits(old) != edge_limits(new),
-    }
-    for path, changed in fixed.items():
-        if changed:
-            raise ConfigError(
-                "cannot change while the gateway runs", path, "restart the gateway", new.file
-            )

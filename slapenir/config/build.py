@@ -6,8 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from slapenir.config.identity_checks import parse_network
 from slapenir.config.limits import Limits
-from slapenir.config.settings import CredentialSettings, Inject, RuleSettings, Settings
+from slapenir.config.settings import (
+    CredentialSettings,
+    IdentitySettings,
+    Inject,
+    RuleSettings,
+    Settings,
+)
 from slapenir.credentials.model import (
     BasicSurface,
     BodySurface,
@@ -26,6 +33,7 @@ from slapenir.names import (
     parse_host_pattern,
 )
 from slapenir.policy.addresses import parse_allow_private
+from slapenir.policy.identities import IdentityTable, Marks
 from slapenir.policy.match import Policy
 from slapenir.policy.model import Rule
 from slapenir.wire.limits import WireLimits
@@ -35,14 +43,40 @@ _NOT_IN_VARIABLE = re.compile(r"[^A-Z0-9_]", re.ASCII)
 
 def build_policy(settings: Settings) -> Policy:
     """Return the policy of checked settings; raises nothing for what load() returned."""
-    rules = tuple(_rule(rule) for rule in settings.rules)
+    rules = tuple(_rule(settings, rule) for rule in settings.rules)
     return Policy(rules, parse_allow_private(settings.resolver.allow_private))
 
 
-def _rule(rule: RuleSettings) -> Rule:
+def build_identities(settings: Settings) -> IdentityTable:
+    """Return who is who by what they show; raises nothing for what load() returned."""
+    return IdentityTable([_marks(agent) for agent in settings.agents])
+
+
+def _marks(agent: IdentitySettings) -> Marks:
+    match = agent.match
+    return Marks(
+        identity=agent.name,
+        spiffe=frozenset(one.spiffe for one in match if one.spiffe is not None),
+        dns=frozenset(one.dns for one in match if one.dns is not None),
+        common=frozenset(one.cn for one in match if one.cn is not None),
+        sources=tuple(parse_network(one.source) for one in match if one.source is not None),
+        uids=frozenset(one.unix_uid for one in match if one.unix_uid is not None),
+        tokens=frozenset(one.token for one in match if one.token is not None),
+    )
+
+
+def members(
+    settings: Settings, identities: tuple[str, ...], groups: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the identities that are meant by names and by groups, each once."""
+    meant = [one.name for one in settings.agents if set(one.groups) & set(groups)]
+    return tuple(dict.fromkeys((*identities, *meant)))
+
+
+def _rule(settings: Settings, rule: RuleSettings) -> Rule:
     return Rule(
         id=rule.id,
-        identities=rule.identities,
+        identities=members(settings, rule.identities, rule.groups),
         hosts=tuple(parse_host_pattern(host.encode("ascii")) for host in rule.hosts),
         scheme=rule.scheme,
         ports=rule.ports or (rule.scheme.port,),
@@ -117,13 +151,30 @@ def _ascii(text: str) -> bytes:
 
 
 def may_use(settings: Settings, identity: str, credential: str) -> bool:
-    """Whether some rule lets an identity use a credential."""
-    return any(
+    """Whether some rule, and the credential itself, let an identity use a credential."""
+    narrowed = any(
+        one.id == credential and not is_for(settings, one, identity) for one in settings.credentials
+    )
+    return not narrowed and any(
         rule.action is Action.ALLOW
         and credential in (rule.credentials or ())
-        and (identity in rule.identities or "*" in rule.identities)
+        and {identity, "*"} & set(members(settings, rule.identities, rule.groups))
         for rule in settings.rules
     )
+
+
+def is_for(settings: Settings, credential: CredentialSettings, identity: str) -> bool:
+    """Whether a credential's own identities and groups have an identity among them."""
+    users = users_of(settings, credential)
+    return users is None or identity in users
+
+
+def users_of(settings: Settings, credential: CredentialSettings) -> frozenset[str] | None:
+    """Return the identities that a credential is narrowed to; None when it is not."""
+    named, groups = credential.identities, credential.groups
+    if (named is None and groups is None) or "*" in (named or ()):
+        return None
+    return frozenset(members(settings, named or (), groups or ()))
 
 
 def variable_of(credential: CredentialSettings) -> str:

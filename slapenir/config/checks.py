@@ -8,9 +8,11 @@ from collections.abc import Iterable
 
 from slapenir.config.credential_checks import check_credentials
 from slapenir.config.findings import Findings
+from slapenir.config.identity_checks import check_identities, identity_notes
 from slapenir.config.limits import problems_in
 from slapenir.config.rule_checks import check_rules
 from slapenir.config.settings import Resolver, Settings
+from slapenir.config.tls_checks import check_tls
 from slapenir.errors import AuthorityError
 from slapenir.names import canonical_host, is_ipv4, parse_authority
 from slapenir.policy.addresses import parse_allow_private
@@ -32,6 +34,8 @@ def check(settings: Settings, findings: Findings) -> None:
         findings.add(f"$.limits.{key}", message)
     _check_unique("credential", (one.id for one in settings.credentials), findings)
     _check_unique("rule", (one.id for one in settings.rules), findings)
+    check_identities(settings, findings)
+    check_tls(settings, findings)
     check_credentials(settings, findings)
     check_rules(settings, findings)
 
@@ -46,7 +50,8 @@ def notes(settings: Settings) -> list[str]:
     for rule in settings.rules:
         for identity in rule.identities:
             if identity != "*" and identity not in settings.identities:
-                found.append(f"rule {rule.id}: no listener gives the identity {identity}")
+                found.append(f"rule {rule.id}: nobody is the identity {identity}")
+    found += identity_notes(settings)
     if not settings.rules:
         found.append("there is no rule: everything is denied")
     return found
@@ -101,7 +106,8 @@ def _check_listeners(settings: Settings, findings: Findings) -> None:
     endpoints: set[str] = set()
     for index, listener in enumerate(settings.listeners):
         path = f"$.listener[{index}]"
-        findings.name(f"{path}.identity", listener.identity)
+        if listener.identity:
+            findings.name(f"{path}.identity", listener.identity)
         findings.name(f"{path}.name", listener.name)
         if listener.name in names:
             findings.add(f"{path}.name", "is the name of an earlier listener", "choose another")
@@ -113,27 +119,32 @@ def _check_listeners(settings: Settings, findings: Findings) -> None:
             )
         elif listener.endpoint in endpoints:
             findings.add(f"{path}.endpoint", "is that of an earlier listener", "choose another")
-        elif listener.endpoint == settings.gateway.admin:
-            findings.add(f"{path}.endpoint", "is the admin endpoint", "choose another port")
+        elif listener.endpoint in (settings.gateway.admin, settings.pki and settings.pki.enrol):
+            findings.add(
+                f"{path}.endpoint",
+                "is that of the admin or the enrolment service",
+                "choose another port",
+            )
         if listener.mode in _PLANNED_MODES:
             findings.add(f"{path}.mode", f"{listener.mode} is not there yet", "write explicit")
         elif listener.mode != "explicit":
             findings.add(f"{path}.mode", "is not a mode", "write explicit")
-        _check_url(f"{path}.url", listener.url, findings)
+        _check_url(f"{path}.url", listener.url, listener.tls is not None, findings)
         names.add(listener.name)
         endpoints.add(listener.endpoint)
 
 
-def _check_url(path: str, url: str, findings: Findings) -> None:
+def _check_url(path: str, url: str, tls: bool, findings: Findings) -> None:
     if not url:
         return
     scheme, _, authority = url.partition("://")
+    wanted = "https" if tls else "http"
     try:
-        if scheme != "http":
-            raise AuthorityError("a proxy's URL starts with http://")
+        if scheme != wanted:
+            raise AuthorityError(f"this proxy's URL starts with {wanted}://")
         parse_authority(authority.encode("utf-8"), None)
     except AuthorityError as error:
-        findings.add(path, str(error), "write http://HOST:PORT")
+        findings.add(path, str(error), f"write {wanted}://HOST:PORT")
 
 
 def _check_resolver(resolver: Resolver, findings: Findings) -> None:

@@ -6,6 +6,7 @@ import re
 
 from slapenir.config.build import may_use, surface_of, variable_of
 from slapenir.config.findings import Findings
+from slapenir.config.rule_checks import check_group
 from slapenir.config.settings import CredentialSettings, Settings
 
 _SOURCE = re.compile(
@@ -28,6 +29,11 @@ def check_credentials(settings: Settings, findings: Findings) -> None:
         for place, host in enumerate(credential.hosts):
             findings.host(f"{path}.hosts[{place}]", host)
         _check_inject(path, credential, findings)
+        for place, name in enumerate(credential.identities or ()):
+            if name != "*":
+                findings.name(f"{path}.identities[{place}]", name)
+        for place, group in enumerate(credential.groups or ()):
+            check_group(f"{path}.groups[{place}]", group, settings, findings)
         if credential.variable is not None and _VARIABLE.fullmatch(credential.variable) is None:
             findings.add(f"{path}.variable", "is not a variable's name", "write SOME_API_KEY")
         if credential.placeholder is not None:

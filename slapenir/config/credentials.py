@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from slapenir.config.build import surface_of
+from slapenir.config.build import surface_of, users_of
 from slapenir.config.findings import Findings
 from slapenir.config.settings import CredentialSettings, Settings
 from slapenir.credentials.model import Credential
@@ -30,7 +30,7 @@ def read_credentials(
         if only is not None and one.id not in only:
             continue
         try:
-            found.append((index, _read(one, environ, credentials_directory)))
+            found.append((index, _read(settings, one, environ, credentials_directory)))
         except ValueError as error:
             findings.add(f"$.credential[{index}].source", str(error), _remedy(one))
     for place, (index, credential) in enumerate(found):
@@ -46,13 +46,16 @@ def read_credentials(
     return tuple(credential for _, credential in found)
 
 
-def _read(one: CredentialSettings, environ: Mapping[str, str], directory: str | None) -> Credential:
+def _read(
+    settings: Settings, one: CredentialSettings, environ: Mapping[str, str], directory: str | None
+) -> Credential:
     return Credential(
         id=one.id,
         secret=read_source(one.source, environ, directory),
         hosts=tuple(parse_host_pattern(host.encode("ascii")) for host in one.hosts),
         surfaces=tuple(surface_of(entry) for entry in one.inject),
         placeholder=None if one.placeholder is None else one.placeholder.encode("ascii"),
+        identities=users_of(settings, one),
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from typing import Any
 
 import attrs
+import tomli
 
 from slapenir.config.checks import check
 from slapenir.config.findings import Findings
-from slapenir.config.settings import CredentialSettings, Settings
+from slapenir.config.settings import CredentialSettings, Listener, Pki, Settings
 from slapenir.config.state import read_config_file
 from slapenir.config.structure import StructureFailed, structure
+from slapenir.config.tls_checks import is_url
 
 
 def load(path: str) -> Settings:
@@ -33,10 +34,10 @@ def parse(data: bytes, file: str) -> Settings:
     """
     findings = Findings(file)
     try:
-        document = tomllib.loads(data.decode("utf-8"))
+        document = tomli.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
         findings.add("$", "is not UTF-8", "save the file as UTF-8")
-    except tomllib.TOMLDecodeError as error:
+    except tomli.TOMLDecodeError as error:
         findings.add("$", f"is not TOML: {error}", "see etc/slapenir.toml")
     except ValueError:  # Python does not read integers of any length
         findings.add("$", "has a number with too many digits", "see etc/slapenir.toml")
@@ -75,6 +76,26 @@ def _settle(settings: Settings, file: str) -> Settings:
     def absolute(path: str) -> str:
         return os.path.normpath(os.path.join(base, path)) if path else path
 
+    def listener_of(number: int, listener: Listener) -> Listener:
+        tls = listener.tls
+        if tls is not None:
+            tls = attrs.evolve(
+                tls,
+                certificate=absolute(tls.certificate),
+                key=absolute(tls.key),
+                client_ca=absolute(tls.client_ca),
+                crl=tls.crl if is_url(tls.crl) else absolute(tls.crl),
+            )
+        return attrs.evolve(listener, name=listener.name or f"listener-{number}", tls=tls)
+
+    def pki_of(pki: Pki) -> Pki:
+        return attrs.evolve(
+            pki,
+            root_file=absolute(pki.root_file),
+            provisioner_key=absolute(pki.provisioner_key),
+            crl=pki.crl if is_url(pki.crl) else absolute(pki.crl),
+        )
+
     def with_source(credential: CredentialSettings) -> CredentialSettings:
         kind, colon, name = credential.source.partition(":")
         if kind != "file" or not name:
@@ -93,8 +114,6 @@ def _settle(settings: Settings, file: str) -> Settings:
         ),
         origin=attrs.evolve(settings.origin, ca_file=absolute(settings.origin.ca_file)),
         credentials=tuple(with_source(one) for one in settings.credentials),
-        listeners=tuple(
-            attrs.evolve(listener, name=listener.name or f"listener-{number}")
-            for number, listener in enumerate(settings.listeners, 1)
-        ),
+        listeners=tuple(listener_of(n, one) for n, one in enumerate(settings.listeners, 1)),
+        pki=None if settings.pki is None else pki_of(settings.pki),
     )

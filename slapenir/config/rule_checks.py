@@ -24,6 +24,10 @@ def check_rules(settings: Settings, findings: Findings) -> None:
         for place, identity in enumerate(rule.identities):
             if identity != "*":
                 findings.name(f"{path}.identities[{place}]", identity)
+        for place, group in enumerate(rule.groups):
+            check_group(f"{path}.groups[{place}]", group, settings, findings)
+        if not rule.identities and not rule.groups:
+            findings.add(f"{path}.identities", "is missing", "say for whom: identities or groups")
         hosts = [
             (place, pattern)
             for place, value in enumerate(rule.hosts)
@@ -37,6 +41,12 @@ def check_rules(settings: Settings, findings: Findings) -> None:
         if rule.action is Action.PASSTHROUGH:
             _check_passthrough(path, rule, hosts, credentials, findings)
         _check_rule_credentials(path, rule, hosts, credentials, findings)
+
+
+def check_group(path: str, group: str, settings: Settings, findings: Findings) -> None:
+    """Note a group that no identity is in: a word that is written wrong allows nobody."""
+    if not any(group in agent.groups for agent in settings.agents):
+        findings.add(path, f"no identity is in a group {group!r}", "check the name")
 
 
 def _canonical(hosts: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ class Gateway:
     """``[gateway]``: where the gateway keeps and says things.
 
     ``admin`` empty means no admin endpoint.  ``ca_bundle`` is the world-readable file of
-    certificates that agents are told to trust, by default beside the configuration file.
+    certificates that agents are told to trust, by default beside the configuration file.  ``ca``
+    is ``per-gateway`` or ``per-identity``: how many interception CAs there are.
     """
 
     state_dir: str
@@ -25,6 +26,24 @@ class Gateway:
     admin: str = "tcp:9464:interface=127.0.0.1"
     access_log: bool = True
     ca_bundle: str = "slapenir-ca.pem"
+    ca: str = "per-gateway"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class ListenerTls:
+    """``listener.tls``: a table of files, or the string ``"managed"`` for what ``[pki]`` gives.
+
+    ``client_auth`` is ``required``, ``optional`` or ``none``.  ``client_ca`` are the CAs of the
+    clients' certificates, ``crl`` the file or URL of what they have revoked.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    client_auth: str = "required"
+    client_ca: str = ""
+    crl: str = ""
+    crl_required: bool = True
+    managed: bool = False
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -32,13 +51,19 @@ class Listener:
     """One ``[[listener]]``; ``name`` by default ``listener-1``, ``listener-2`` and so on.
 
     ``url`` is what agents are told to use as their proxy; empty when it follows from the endpoint.
+    ``identity`` says that every client of this listener is one identity; otherwise ``identify``
+    names the ways by which a client shows who it is: ``certificate``, ``source``, ``unix_uid``
+    and ``token``.  ``proxy_protocol`` are the networks of the load balancers in front of it.
     """
 
     endpoint: str
-    identity: str
+    identity: str = ""
     mode: str = "explicit"
     name: str = ""
     url: str = ""
+    tls: ListenerTls | None = None
+    identify: tuple[str, ...] | None = None
+    proxy_protocol: tuple[str, ...] | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -80,6 +105,7 @@ class CredentialSettings:
     """One ``[[credential]]``: where the secret is, never the secret.
 
     ``variable`` names the environment variable in which an agent expects its placeholder.
+    ``identities`` and ``groups`` narrow who may use it whatever a rule says; absent: no narrowing.
     """
 
     id: str
@@ -88,6 +114,8 @@ class CredentialSettings:
     inject: tuple[Inject, ...] = (Inject(header="Authorization", scheme="Bearer"),)
     placeholder: str | None = None
     variable: str | None = None
+    identities: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -95,17 +123,68 @@ class RuleSettings:
     """One ``[[rule]]``; ``ports``, ``methods``, ``paths`` and ``credentials`` may be absent.
 
     Absent ports are the scheme's; absent methods and paths are all; absent credentials are none.
+    It is for ``identities`` and for the members of ``groups``; one of the two must be there.
     """
 
     id: str
-    identities: tuple[str, ...]
     hosts: tuple[str, ...]
+    identities: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     action: Action = Action.ALLOW
     scheme: Scheme = Scheme.HTTPS
     ports: tuple[int, ...] | None = None
     methods: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     credentials: tuple[str, ...] | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Match:
+    """One entry of ``identity.match``: exactly one of the keys."""
+
+    spiffe: str | None = None
+    dns: str | None = None
+    cn: str | None = None
+    source: str | None = None
+    unix_uid: int | None = None
+    token: str | None = None
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class IdentitySettings:
+    """One ``[[identity]]``: who an agent is, by any one of the things in ``match``."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    match: tuple[Match, ...] = ()
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Pki:
+    """``[pki]``: where certificates come from that ``tls = "managed"`` uses, and for agents.
+
+    ``provider`` is ``embedded``, ``acme`` or ``step-ca``.  ``names`` are the gateway's own names
+    and addresses in its certificate; ``lifetime`` and the other times are durations (``24h``).
+    ``domains`` are all that the embedded CA can sign for, by default what the configuration
+    names.  ``enrol`` is the endpoint of the embedded CA's enrolment service and ``url`` where
+    clients find it; for step-ca ``url`` is the CA's.
+    """
+
+    provider: str = "embedded"
+    lifetime: str = "24h"
+    names: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    enrol: str = ""
+    url: str = ""
+    crl: str = ""
+    crl_lifetime: str = "7d"
+    directory: str = ""
+    root_fingerprint: str = ""
+    root_file: str = ""
+    contact: str = ""
+    challenge: str = ""
+    provisioner: str = ""
+    provisioner_key: str = ""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -119,9 +198,12 @@ class Settings:
     origin: Origin = attrs.field(factory=Origin)
     credentials: tuple[CredentialSettings, ...] = ()
     rules: tuple[RuleSettings, ...] = ()
+    agents: tuple[IdentitySettings, ...] = ()
+    pki: Pki | None = None
     file: str = ""
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """Every identity that a listener gives, once, in order."""
-        return tuple(dict.fromkeys(listener.identity for listener in self.listeners))
+        """Every identity that a listener gives or that has a table of its own, once, in order."""
+        given = [listener.identity for listener in self.listeners if listener.identity]
+        return tuple(dict.fromkeys([*given, *(one.name for one in self.agents)]))

@@ -22,11 +22,16 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from slapenir.config.settings import Settings
+from slapenir.config.settings import ListenerTls, Settings
 from slapenir.errors import ConfigError
 
 # Settings whose TOML key differs: arrays of tables read better in the singular.
-_RENAMED = {"listeners": "listener", "credentials": "credential", "rules": "rule"}
+_RENAMED = {
+    "listeners": "listener",
+    "credentials": "credential",
+    "rules": "rule",
+    "agents": "identity",
+}
 _WORDS = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
 
 
@@ -95,12 +100,16 @@ def _table_factory(kind: Any, converter: Converter) -> StructureHook:
     if kind is Settings:
         overrides = {name: override(rename=key) for name, key in _RENAMED.items()}
         overrides["file"] = override(omit=True)
+    if kind is ListenerTls:
+        overrides["managed"] = override(omit=True)
     inner = make_dict_structure_fn(
         kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True,
         **overrides,
     )  # fmt: skip
 
     def hook(value: Any, target: Any) -> Any:
+        if kind is ListenerTls and value == "managed":
+            return ListenerTls(managed=True)
         if type(value) is not dict:
             raise ValueError("must be a table")
         return inner(value, target)
@@ -152,9 +161,8 @@ def _flatten(error: BaseException, path: str, file: str) -> list[ConfigError]:
 
 def _table_problem(error: BaseException, kind: Any, path: str, file: str) -> list[ConfigError]:
     """Describe what is wrong with a table as a whole: unknown or missing keys."""
-    names = [field.name for field in attrs.fields(kind)]
-    if kind is Settings:
-        names.remove("file")
+    hidden = {Settings: "file", ListenerTls: "managed"}.get(kind)
+    names = [field.name for field in attrs.fields(kind) if field.name != hidden]
     known = [_RENAMED.get(name, name) for name in names]
     if isinstance(error, ForbiddenExtraKeysError):
         found = []

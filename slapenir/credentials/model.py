@@ -112,6 +112,8 @@ class Credential:
 
     ``hosts`` are patterns from names.parse_host_pattern; an empty tuple allows no host.
     ``placeholder`` is what the operator chose; None means that one is minted for each identity.
+    ``identities`` are the only ones that may use it, whatever a rule says; None means no such
+    bound.
     """
 
     id: str
@@ -119,10 +121,15 @@ class Credential:
     hosts: tuple[str, ...]
     surfaces: tuple[Surface, ...]
     placeholder: bytes | None = None
+    identities: frozenset[str] | None = None
 
     def allows(self, host: str) -> bool:
         """Whether a canonical host may receive this credential."""
         return any(host_matches(pattern, host) for pattern in self.hosts)
+
+    def is_for(self, identity: str) -> bool:
+        """Whether an identity may use this credential."""
+        return self.identities is None or identity in self.identities
 
 
 def check_surface(surface: Surface) -> None:

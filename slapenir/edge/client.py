@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -33,6 +33,7 @@ from slapenir.events import (
 from slapenir.exchange.answers import Answer
 from slapenir.exchange.commands import (
     Abort,
+    Admit,
     Close,
     CloseWrite,
     Command,
@@ -54,6 +55,7 @@ from slapenir.exchange.inputs import (
     Input,
     Opened,
     PeerClosed,
+    Revised,
     Timer,
     TimerFired,
     WriteFull,
@@ -61,7 +63,11 @@ from slapenir.exchange.inputs import (
 )
 from slapenir.names import Side
 
-_UNRECORDED = Answer(
+if TYPE_CHECKING:
+    from slapenir.edge.arrival import Claim
+    from slapenir.edge.listen import Clients
+
+UNRECORDED = Answer(
     503,
     "deny",
     "audit_unavailable",
@@ -84,8 +90,8 @@ class Gateway:
 class ClientDriver:
     """Drive one session; the owner of the client's Flow (``flow``) and of its origins' Flows.
 
-    ``opened`` and ``gone`` are called once each, when the client's connection is there and when it
-    is closed.
+    ``clients`` hears of it once when the client's connection is there and once when it is closed.
+    A ``flow`` that is given is taken over; ``claim`` stands behind the client's identity.
     """
 
     def __init__(
@@ -93,21 +99,23 @@ class ClientDriver:
         gateway: Gateway,
         who: Who,
         session: SessionLike,
-        opened: Callable[[ClientDriver], None],
-        gone: Callable[[ClientDriver], None],
+        clients: Clients,
+        flow: Flow | None = None,
+        claim: Claim | None = None,
     ) -> None:
         self.who = who
+        self.claim = claim
         self._gateway = gateway
         self._session = session
-        self._opened = opened
-        self._gone = gone
+        self._clients = clients
         self._seconds = gateway.clock.seconds
         self._deadlines = Deadlines(gateway.clock, self._timer_fired)
         self._queue: deque[Input] = deque()
         self._running = False
         self._over = False
         self._answered = False  # bytes of the current exchange were given to the client
-        self.flow = Flow(gateway.clock, gateway.limits, self)
+        self.flow = flow or Flow(gateway.clock, gateway.limits, self)
+        self.flow.owner = self
         self._written: list[Flow] = []  # who has something to flush
         self._origins: dict[int, OriginFlow] = {}
         self._dials: dict[int, Attempt] = {}
@@ -117,6 +125,10 @@ class ClientDriver:
     def drain(self) -> None:
         """Tell the session that the gateway stops."""
         self._feed(Drain())
+
+    def revise(self) -> None:
+        """Tell the session that its terms changed."""
+        self._feed(Revised())
 
     def abort(self) -> None:
         """Cut the client and its origins off."""
@@ -190,7 +202,7 @@ class ClientDriver:
         """Refuse what cannot be recorded: answer when nothing was answered yet, and drop."""
         client = self.flow
         if not self._answered and (client.tls is None or client.tls.up):
-            client.write(_UNRECORDED)
+            client.write(UNRECORDED)
         client.close()
         self._finish()
         self._gateway.publisher.publish(AuditFailed(str(error)))
@@ -218,6 +230,13 @@ class ClientDriver:
         self._gateway.publisher.publish(event)
         if type(event) is ExchangeFinished:
             self._answered = False
+
+    def _admit(self, command: Admit) -> None:
+        refused = self._clients.proved(self, command)
+        if refused:
+            self.flow.write(refused)
+            self.flow.close()
+            self._finish()
 
     def _set_timer(self, command: SetTimer) -> None:
         self._deadlines.set(command.timer, command.seconds)
@@ -278,7 +297,7 @@ class ClientDriver:
         self._tls_host = command.host
         self._tls_started = self._seconds()
         try:
-            connection = self._gateway.contexts.connection(command.host)
+            connection = self._gateway.contexts.connection(command.host, self.who.identity)
         except MintBudgetError:
             self.flow_insecure(client, TlsError("too many new hosts at once"))
             client.abort()
@@ -312,7 +331,7 @@ class ClientDriver:
 
     def flow_open(self, flow: Flow) -> None:
         """Take the client's connection."""
-        self._opened(self)
+        self._clients.opened(self)
         self._gateway.publisher.publish(ConnectionOpened(self.who))
         self._feed(Opened())
 
@@ -364,13 +383,14 @@ class ClientDriver:
             self._feed(PeerClosed(CLIENT, False))
             self._finish()
         self._gateway.publisher.publish(ConnectionClosed(self.who))
-        self._gone(self)
+        self._clients.gone(self)
 
 
 _EXECUTE: dict[type[Command], Callable[[ClientDriver, Any], None]] = {
     Send: ClientDriver._send,
     Emit: ClientDriver._emit,
     SetTimer: ClientDriver._set_timer,
+    Admit: ClientDriver._admit,
     Dial: ClientDriver._dial,
     Release: ClientDriver._release,
     Close: ClientDriver._close,

@@ -40,6 +40,7 @@ class EdgeLimits:
     ``discard`` is how many bytes a closing client may still send before it is reset, and how many
     of TLS's own answers may wait behind a full buffer.
     ``names_per_minute`` bounds the different names looked up for one identity.
+    ``arrival_seconds`` bound the time until it is known who a client is: a PROXY header and TLS.
     ``mints_per_second`` and ``mint_burst`` bound how fast unseen hosts get leaves.
     """
 
@@ -56,6 +57,7 @@ class EdgeLimits:
     mint_burst: int = 400
     refusals: int = 64
     discard: int = 1048576
+    arrival_seconds: float = 10.0
     dial_seconds: float = 10.0
     resolve_seconds: float = 5.0
     origin_idle_seconds: float = 60.0

@@ -240,7 +240,7 @@ class Attempt(Bystander):
     def flow_secured(self, flow: Flow) -> None:
         """Check whom the chain that OpenSSL verified was issued for, then hand over."""
         try:
-            if flow.tls is not None:
+            if isinstance(flow.tls, Tls):
                 verify_protocol(flow.tls.connection)
                 verify_name(flow.tls.connection, self._command.authority)
         except TlsError as error:

@@ -31,69 +31,52 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from slapenir.edge.contracts import EdgeLimits
+from slapenir.edge.nested import Layer, Nested
 from slapenir.edge.tls import Tls, TlsError
 
 
 class Owner(Protocol):
-    """Who is told what happens on a Flow."""
+    """Who is told what happens on a Flow; without a body of its own a call does nothing."""
 
     def flow_open(self, flow: Flow) -> None:
         """The TCP connection is there."""
+        return
 
     def flow_data(self, flow: Flow, data: bytes) -> None:
         """Bytes of the top layer arrived; never empty."""
+        return
 
     def flow_secured(self, flow: Flow) -> None:
         """The TLS handshake is done."""
+        return
 
     def flow_insecure(self, flow: Flow, error: TlsError) -> None:
         """The TLS handshake failed; the connection is being closed."""
+        return
 
     def flow_half_closed(self, flow: Flow) -> None:
         """The peer of a plain connection will send no more; it may still read."""
+        return
 
     def flow_closed(self, flow: Flow, clean: bool) -> None:
         """The peer ended the connection: said once, and never after our own close or abort."""
+        return
 
     def flow_full(self, flow: Flow) -> None:
         """The send buffer is over its mark."""
+        return
 
     def flow_ready(self, flow: Flow) -> None:
         """The send buffer is empty again."""
+        return
 
     def flow_gone(self, flow: Flow) -> None:
         """The transport is closed: the last call, made exactly once for an opened flow."""
+        return
 
 
-class Bystander:
+class Bystander(Owner):
     """An Owner that does nothing: the base of those who wait for one or two things only."""
-
-    def flow_open(self, flow: Flow) -> None:
-        """See Owner."""
-
-    def flow_data(self, flow: Flow, data: bytes) -> None:
-        """See Owner."""
-
-    def flow_secured(self, flow: Flow) -> None:
-        """See Owner."""
-
-    def flow_insecure(self, flow: Flow, error: TlsError) -> None:
-        """See Owner."""
-
-    def flow_half_closed(self, flow: Flow) -> None:
-        """See Owner."""
-
-    def flow_closed(self, flow: Flow, clean: bool) -> None:
-        """See Owner."""
-
-    def flow_full(self, flow: Flow) -> None:
-        """See Owner."""
-
-    def flow_ready(self, flow: Flow) -> None:
-        """See Owner."""
-
-    def flow_gone(self, flow: Flow) -> None:
-        """See Owner."""
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
@@ -109,7 +92,7 @@ class Flow:
     ) -> None:
         self._clock = clock
         self._limits = limits
-        self._tls: Tls | None = None
+        self._tls: Layer | None = None
         self._out: list[bytes] = []
         self.reading = True
         self._closing = False  # we close or abort, or the peer's end was reported
@@ -128,7 +111,7 @@ class Flow:
     # What the owner asks for.
 
     @property
-    def tls(self) -> Tls | None:
+    def tls(self) -> Layer | None:
         """The TLS layer, or None while the connection is plain."""
         return self._tls
 
@@ -171,20 +154,21 @@ class Flow:
             self.transport.pauseProducing()
 
     def start_tls(self, tls: Tls, received: bytes = b"") -> None:
-        """Put TLS into the connection; ``received`` are ciphertext bytes already read.
+        """Put TLS into the connection, inside the TLS that it has; ``received`` was read already.
 
         Answered by flow_secured or flow_insecure, maybe before this returns.
         """
         self.flush()
-        self._tls = tls
+        outer = self._tls
+        self._tls = layer = tls if outer is None else Nested(outer, tls)
+        feed = tls.feed if isinstance(layer, Tls) else layer.accept
         try:
-            hello = tls.start()
+            self._give(layer.start())
         except TlsError as error:
             self._handshake_failed(error)
             return
-        self._give(hello)
         if received:
-            self.dataReceived(received)
+            self._feed(feed, received)
 
     def close(self) -> None:
         """Flush, send close_notify under TLS, and close; reset after ``close_seconds``."""
@@ -252,23 +236,8 @@ class Flow:
         tls = self._tls
         if tls is None:
             self.owner.flow_data(self, data)
-            return
-        handshaking = not tls.up
-        try:
-            plain, out = tls.feed(data)
-        except TlsError as error:
-            self._tls_failed(error, handshaking)
-            return
-        if out:
-            self._give(out)
-            if self.full:  # the peer asks for answers of TLS itself and does not read them
-                self._discard(len(out))
-        if handshaking and tls.up:
-            self.owner.flow_secured(self)
-        if plain and not self._closing:
-            self.owner.flow_data(self, plain)
-        if tls.ended:
-            self._report_end(True)
+        else:
+            self._feed(tls.feed, data)
 
     def readConnectionLost(self) -> None:
         """Take the peer's FIN."""
@@ -341,6 +310,28 @@ class Flow:
             self._direct = False
             transport.write(data[taken:])
             transport.producerPaused = True
+
+    def _feed(self, feed: Callable[[bytes], tuple[bytes, bytes]], data: bytes) -> None:
+        """Put bytes through TLS and tell the owner what came of it."""
+        tls = self._tls
+        if tls is None:
+            return
+        handshaking = not tls.up
+        try:
+            plain, out = feed(data)
+        except TlsError as error:
+            self._tls_failed(error, handshaking)
+            return
+        if out:
+            self._give(out)
+            if self.full:  # the peer asks for answers of TLS itself and does not read them
+                self._discard(len(out))
+        if handshaking and tls.up:
+            self.owner.flow_secured(self)
+        if plain and not self._closing:
+            self.owner.flow_data(self, plain)
+        if tls.ended:
+            self._report_end(True)
 
     # Ends.
 

@@ -13,36 +13,51 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
 from twisted.internet.protocol import ServerFactory
 
-from slapenir.edge.client import ClientDriver, Gateway
+from slapenir.edge.arrival import Arrival, Claim, Listener, Peer
+from slapenir.edge.client import UNRECORDED, ClientDriver, Gateway
 from slapenir.edge.contracts import SessionLike
 from slapenir.edge.flow import Bystander, Flow
-from slapenir.events import ConnectionRefused, Who
+from slapenir.errors import AuditError
+from slapenir.events import AuditFailed, ClientIdentified, ConnectionRefused, Decided, Who
+from slapenir.evidence import Evidence
 from slapenir.exchange.answers import Answer
+from slapenir.exchange.authentication import Authenticator
+from slapenir.exchange.commands import Admit
+from slapenir.names import Action, Reason, Stage
+from slapenir.policy.identities import Identified
 
 _BUSY = Answer(
     503, "error", "limit", "The gateway has too many connections. Try again later.", retry=True
 ).encode()
+# Clients that may wait to be accepted; of Twisted's 50 a burst makes the kernel drop the rest,
+# and each of those waits a second before it tries again (T190).
+_BACKLOG = 1024
 _REFUSED = _BUSY.replace(b"\r\n", b"\r\nRetry-After: 1\r\n", 1)
 
 
-@attrs.frozen(slots=True)
-class Listener:
-    """Where clients come in: a Twisted endpoint string, and who they are."""
-
-    endpoint: str
-    name: str
-    identity: str
+def _nobody(evidence: Evidence) -> Identified:
+    """Know nobody: for listeners that say who their clients are."""
+    return Identified("", Reason.IDENTITY_UNKNOWN)
 
 
 class Clients:
     """Every client connection, bounded in total and for each identity.
 
-    ``new_session`` makes the session of one connection.
+    ``new_session`` makes the session of one connection, from its Who and, where requests have to
+    show a token, an Authenticator.  ``identify`` says who evidence stands for; it is asked anew
+    each time, so a reload is seen at once.
     """
 
-    def __init__(self, gateway: Gateway, new_session: Callable[[Who], SessionLike]) -> None:
-        self._gateway = gateway
+    def __init__(
+        self,
+        gateway: Gateway,
+        new_session: Callable[..., SessionLike],
+        identify: Callable[[Evidence], Identified] = _nobody,
+    ) -> None:
+        self.gateway = self._gateway = gateway
+        self.identify = identify
         self._new_session = new_session
+        self._arrivals: set[Arrival] = set()
         self._numbers = count(1)
         self._drivers: set[ClientDriver] = set()
         self._identities: Counter[str] = Counter()
@@ -54,17 +69,50 @@ class Clients:
     def __len__(self) -> int:
         return len(self._drivers)
 
-    def accept(self, listener: Listener, peer: str) -> Flow | None:
+    def accept(self, listener: Listener, peer: Peer) -> Flow | None:
         """Return the protocol for a new connection; None closes it without a word."""
-        who = Who(next(self._numbers), listener.name, listener.identity, peer)
+        number = next(self._numbers)
+        who = Who(number, listener.name, listener.identity, str(peer))
         limit = self._limit_reached(listener.identity)
-        if not limit:
-            session = self._new_session(who)
-            return ClientDriver(self._gateway, who, session, self._opened, self._gone).flow
-        self._gateway.publisher.publish(ConnectionRefused(who, limit))
-        if self._refusals >= self._gateway.limits.refusals:
-            return None
-        return Flow(self._gateway.clock, self._gateway.limits, _Refusal(self._refusing))
+        if limit:
+            self._gateway.publisher.publish(ConnectionRefused(who, limit))
+            if listener.doorway or self._refusals >= self._gateway.limits.refusals:
+                return None
+            return Flow(self._gateway.clock, self._gateway.limits, _Refusal(self._refusing))
+        if listener.identity and listener.doorway is None and not listener.balancers:
+            return ClientDriver(self._gateway, who, self._new_session(who), self).flow
+        return Arrival(self, listener, number, peer).flow
+
+    # What an Arrival says.
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Count a client that is not known yet."""
+        self._arrivals.add(arrival)
+
+    def left(self, arrival: Arrival) -> None:
+        """Forget a client that never came to be known."""
+        self._arrivals.discard(arrival)
+        self._check_drained()
+
+    def admit(self, arrival: Arrival, who: Who, claim: Claim, asks: bool, received: bytes) -> None:
+        """Begin the session of a client that is known, or that will be ``asks``-ed for a token."""
+        self._arrivals.discard(arrival)
+        flow = arrival.flow
+        limit = self._limit_reached(who.identity)
+        if limit:
+            self._gateway.publisher.publish(ConnectionRefused(who, limit))
+            flow.write(_REFUSED)
+            flow.close_gently()
+            self._check_drained()
+            return
+        if who.identity and not self._recorded(who, claim, flow):
+            return
+        asked = (Authenticator(claim.evidence, self.identify),) if asks else ()
+        session = self._new_session(who, *asked)
+        driver = ClientDriver(self._gateway, who, session, self, flow, claim)
+        driver.flow_open(flow)
+        if received:
+            driver.flow_data(flow, received)
 
     def listening(self, port: IListeningPort) -> None:
         """Keep a port, to close it in drain; dialling it is refused from now on."""
@@ -90,30 +138,103 @@ class Clients:
         self._check_drained()
         return closed.addCallback(lambda _: drained)
 
+    def _recorded(self, who: Who, claim: Claim, flow: Flow) -> bool:
+        """Record who a client is; when that fails it is turned away."""
+        try:
+            self._gateway.publisher.publish(claim.event(who))
+        except AuditError as error:
+            flow.write(UNRECORDED)
+            flow.close_gently()
+            self._gateway.publisher.publish(AuditFailed(str(error)))
+            return False
+        return True
+
+    # While they are connected.
+
+    def revise(self) -> None:
+        """Look again at who every client is, and let sessions look at their terms again."""
+        self.review()
+        for driver in list(self._drivers):
+            driver.revise()
+
+    def review(self) -> None:
+        """Cut off every client that is not, or not any more, who it was taken for.
+
+        Its certificate was revoked or has expired, its CA is not trusted any more, or the
+        configuration knows it by nothing that it showed.
+        """
+        for driver in list(self._drivers):
+            claim = driver.claim
+            if claim is None:
+                continue
+            identity = driver.who.identity
+            reason = claim.objection(identity, self.identify(claim.evidence))
+            if reason is not None:
+                self._cut_off(driver, reason)
+
+    def _cut_off(self, driver: ClientDriver, reason: Reason) -> None:
+        event = Decided(
+            driver.who,
+            0,
+            Stage.IDENTIFY,
+            Action.DENY,
+            reason,
+            detail="the connection was cut",
+        )
+        publisher = self._gateway.publisher
+        try:
+            publisher.publish(event)
+        except AuditError as error:  # it is cut whether that is recorded or not
+            publisher.publish(AuditFailed(str(error)))
+        driver.abort()
+
     def _limit_reached(self, identity: str) -> str:
         limits = self._gateway.limits
         if self._drained is not None:
             return "draining"
-        if len(self._drivers) >= limits.connections:
+        if len(self._drivers) + len(self._arrivals) >= limits.connections:
             return "connections"
-        if self._identities[identity] >= limits.connections_per_identity:
+        if identity and self._identities[identity] >= limits.connections_per_identity:
             return "connections_per_identity"
         return ""
 
-    def _opened(self, driver: ClientDriver) -> None:
+    # What a ClientDriver says.
+
+    def opened(self, driver: ClientDriver) -> None:
+        """Count a client."""
         self._drivers.add(driver)
         self._identities[driver.who.identity] += 1
 
-    def _gone(self, driver: ClientDriver) -> None:
+    def gone(self, driver: ClientDriver) -> None:
+        """Forget a client."""
         self._drivers.discard(driver)
         self._identities[driver.who.identity] -= 1
         self._check_drained()
+
+    def proved(self, driver: ClientDriver, command: Admit) -> bytes:
+        """Count a client for the identity that a token proved.
+
+        Returns what to answer instead when that identity has too many.
+        """
+        limit = self._limit_reached(command.who.identity)
+        if limit:
+            self._gateway.publisher.publish(ConnectionRefused(command.who, limit))
+            return _REFUSED
+        self._gateway.publisher.publish(ClientIdentified(command.who, "token"))
+        self._identities[driver.who.identity] -= 1
+        self._identities[command.who.identity] += 1
+        driver.who = command.who
+        if driver.claim is not None:
+            driver.claim = attrs.evolve(driver.claim, evidence=command.evidence)
+        return b""
 
     def _refusing(self, change: int) -> None:
         self._refusals += change
 
     def cut(self) -> None:
         """Cut every client off at once."""
+        for arrival in list(self._arrivals):
+            arrival.abort()
         for driver in list(self._drivers):
             driver.abort()
 
@@ -122,7 +243,7 @@ class Clients:
         self.cut()
 
     def _check_drained(self) -> None:
-        if self._drained is None or self._drivers:
+        if self._drained is None or self._drivers or self._arrivals:
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -130,6 +251,13 @@ class Clients:
         self._gateway.dialler.pool.close()
         if not self._drained.called:
             self._drained.callback(None)
+
+
+def with_backlog(endpoint: str) -> str:
+    """Return a Twisted endpoint string that says how many clients may wait to be accepted."""
+    if endpoint.partition(":")[0] not in ("tcp", "tcp6", "unix") or ":backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={_BACKLOG}"
 
 
 class ListenerFactory(ServerFactory):
@@ -143,7 +271,7 @@ class ListenerFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress) -> Flow | None:  # type: ignore[override]
         """Return the protocol of one connection, or None to close it at once."""
-        return self._clients.accept(self._listener, peer_text(addr))
+        return self._clients.accept(self._listener, Peer.of(addr))
 
 
 def start_listening(reactor: Any, listener: Listener, clients: Clients) -> Deferred[IListeningPort]:
@@ -153,17 +281,9 @@ def start_listening(reactor: Any, listener: Listener, clients: Clients) -> Defer
         clients.listening(port)
         return port
 
-    opened = maybeDeferred(serverFromString, reactor, listener.endpoint)
+    opened = maybeDeferred(serverFromString, reactor, with_backlog(listener.endpoint))
     opened.addCallback(lambda endpoint: endpoint.listen(ListenerFactory(clients, listener)))
     return opened.addCallback(listening)
-
-
-def peer_text(address: IAddress) -> str:
-    """Return ``address:port``, with brackets around IPv6; ``unix`` for what has neither."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        return "unix"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Refusal(Bystander):

@@ -23,7 +23,7 @@ from slapenir.pki.leaves import Leaf
 HTTP_1_1 = b"http/1.1"
 # ECDHE and AEAD only, at OpenSSL's security level 2: 112 bits, so no RSA or DH below 2048 bits,
 # no SHA-1 signatures, no RC4 or 3DES.
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+SERVER_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _ORIGIN_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:ECDHE+AES:!aNULL:!SHA1:@SECLEVEL=2"
 _RENEW_SECONDS = 3600.0
 
@@ -32,7 +32,8 @@ class MintBudgetError(Exception):
     """More new hosts were asked for per second than leaves may be minted."""
 
 
-def _hardened(ciphers: bytes) -> SSL.Context:
+def hardened(ciphers: bytes) -> SSL.Context:
+    """Return a context with what both sides have in common."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
@@ -41,7 +42,7 @@ def _hardened(ciphers: bytes) -> SSL.Context:
     return context
 
 
-def _select_http_1_1(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+def select_http_1_1(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
     """Choose http/1.1 or fail with no_application_protocol (RFC 7301, 3.2)."""
     if HTTP_1_1 in offered:
         return HTTP_1_1
@@ -51,55 +52,66 @@ def _select_http_1_1(connection: SSL.Connection, offered: Sequence[bytes]) -> by
 class ServerContexts:
     """Contexts that show a client a leaf for the host it asked for, least recently used out.
 
-    ``mint`` makes leaves; ``clock`` is Unix time; ``ticks`` is monotonic.  A burst of
-    ``mint_burst`` unseen hosts is served, then ``mints_per_second``.
+    ``mint`` makes leaves, by host and by the identity that sees it: each identity may have a CA of
+    its own, and then ``by_identity`` keeps what they are shown apart.  ``clock`` is Unix time;
+    ``ticks`` is monotonic.  A burst of ``mint_burst`` unseen hosts is served, then
+    ``mints_per_second``.
     """
 
     def __init__(
         self,
-        mint: Callable[[str], Leaf],
+        mint: Callable[[str, str], Leaf],
         limits: EdgeLimits,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
+        by_identity: bool = False,
     ) -> None:
         self._mint = mint
+        self._by_identity = by_identity
         self._limits = limits
         self._clock = clock
         self._ticks = ticks
-        self._contexts: OrderedDict[str, tuple[SSL.Context, float]] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, str], tuple[SSL.Context, float]] = OrderedDict()
         self._budget = float(limits.mint_burst)
         self._counted = ticks()
 
     def __len__(self) -> int:
         return len(self._contexts)
 
-    def connection(self, host: str) -> SSL.Connection:
+    def replace(self, mint: Callable[[str, str], Leaf]) -> None:
+        """Sign with other CAs from now on; nothing of the old ones is shown again (T218)."""
+        self._mint = mint
+        self._contexts.clear()
+        self._budget = float(self._limits.mint_burst)
+
+    def connection(self, host: str, identity: str) -> SSL.Connection:
         """Return a server connection over memory for ``host``, ready to shake hands.
 
         Raises MintBudgetError, AuthorityError, PkiError.
         """
-        connection = SSL.Connection(self._context(host), None)
+        key = (identity if self._by_identity else "", host)
+        connection = SSL.Connection(self._context(key), None)
         connection.set_accept_state()
         return connection
 
-    def _context(self, host: str) -> SSL.Context:
+    def _context(self, key: tuple[str, str]) -> SSL.Context:
         contexts = self._contexts
-        found = contexts.get(host)
+        found = contexts.get(key)
         if found is not None:
             if self._clock() < found[1]:
-                contexts.move_to_end(host)
+                contexts.move_to_end(key)
                 return found[0]
-            del contexts[host]
+            del contexts[key]
         self._spend()
-        leaf = self._mint(host)
-        context = _hardened(_CIPHERS)
+        leaf = self._mint(key[1], key[0])
+        context = hardened(SERVER_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-        context.set_alpn_select_callback(_select_http_1_1)
+        context.set_alpn_select_callback(select_http_1_1)
         context.use_certificate(leaf.certificate)
         context.use_privatekey(leaf.key)
         if len(contexts) >= self._limits.leaf_cache:
             contexts.popitem(last=False)
-        contexts[host] = (context, leaf.expiry - _RENEW_SECONDS)
+        contexts[key] = (context, leaf.expiry - _RENEW_SECONDS)
         return context
 
     def _spend(self) -> None:
@@ -119,7 +131,7 @@ class OriginContext:
     """
 
     def __init__(self, ca_file: str) -> None:
-        context = _hardened(_ORIGIN_CIPHERS)
+        context = hardened(_ORIGIN_CIPHERS)
         context.set_alpn_protos([HTTP_1_1])
         context.set_verify(SSL.VERIFY_PEER, remember_verify_error)
         try:

@@ -61,7 +61,7 @@ class Admission:
         return Decided(
             who,
             exchange,
-            Stage.REQUEST,
+            decision.stage,
             decision.action if refusal is None else Action.DENY,
             decision.reason if refusal is None else refusal.reason,
             decision.rule,
@@ -110,7 +110,7 @@ def admit(
     admission.has_body = head.framing is not Framing.NONE
     credentials = decision.credentials
     if credentials:
-        credentials = terms.bound_to(credentials, authority.host)
+        credentials = terms.bound_to(credentials, authority.host, identity)
     elif not decision.allowed and tunnel is not None:
         # Nothing is sent, so nothing is swapped: a placeholder in its own place is no honeytoken.
         credentials = terms.usable_at(identity, authority.host)
@@ -162,6 +162,14 @@ def _admit_body(
     except CodingError:
         return Refusal(Reason.CODING_UNSUPPORTED)
     return None
+
+
+def unidentified(terms: Terms, head: RequestHead, reason: Reason) -> Admission:
+    """Return the refusal of a request that does not prove whose it is; nothing of it is kept."""
+    method = known_method(head.method.decode("ascii", "replace"))
+    decision = Decision(Stage.IDENTIFY, Action.DENY, reason)
+    nowhere = Authority("", 0)
+    return Admission(terms, method, Scheme.HTTP, nowhere, "", "", decision, Refusal(reason))
 
 
 def malformed(

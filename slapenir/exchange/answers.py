@@ -16,6 +16,7 @@ from slapenir.policy.model import Decision
 _PHRASES = {
     400: b"Bad Request",
     403: b"Forbidden",
+    407: b"Proxy Authentication Required",
     408: b"Request Timeout",
     413: b"Content Too Large",
     414: b"URI Too Long",
@@ -30,7 +31,18 @@ _PHRASES = {
     505: b"HTTP Version Not Supported",
 }
 
+_CHALLENGE = b'Proxy-Authenticate: Basic realm="slapenir"\r\nProxy-Authenticate: Bearer\r\n'
+
 _DENIALS: dict[Reason, tuple[int, str]] = {
+    Reason.IDENTITY_UNKNOWN: (403, "Nothing that this client showed is that of an identity."),
+    Reason.IDENTITY_AMBIGUOUS: (403, "What this client showed is that of more than one identity."),
+    Reason.IDENTITY_CHANGED: (403, "The connection belongs to another identity."),
+    Reason.IDENTITY_REQUIRED: (407, "The proxy asks for the token of an identity."),
+    Reason.TOKEN_REFUSED: (407, "The token is not that of an identity."),
+    Reason.CERTIFICATE_REFUSED: (403, "The client certificate is not one of an agent."),
+    Reason.CERTIFICATE_REVOKED: (403, "The client certificate was revoked."),
+    Reason.CERTIFICATE_EXPIRED: (403, "The client certificate has expired."),
+    Reason.REVOCATION_UNKNOWN: (403, "Whether the client certificate is revoked is not known."),
     Reason.NO_RULE: (403, "No rule allows this request."),
     Reason.DENY_RULE: (403, "A rule denies this request."),
     Reason.AUTHORITY_MISMATCH: (421, "The request names more than one authority."),
@@ -93,12 +105,13 @@ class Answer:
         ).encode("ascii")
         head = (
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-            b"X-Slapenir-Decision: %s\r\nCache-Control: no-store\r\nConnection: %s\r\n\r\n"
+            b"X-Slapenir-Decision: %s\r\nCache-Control: no-store\r\n%bConnection: %s\r\n\r\n"
         ) % (
             self.status,
             _PHRASES.get(self.status, b"Error"),
             len(body),
             f"{self.decision}; reason={self.reason}".encode("ascii"),
+            _CHALLENGE if self.status == 407 else b"",
             b"keep-alive" if keep_alive else b"close",
         )
         return head if head_only else head + body

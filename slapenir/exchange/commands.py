@@ -7,6 +7,7 @@ from typing import TypeAlias
 import attrs
 
 from slapenir.events import Event, Who
+from slapenir.evidence import Evidence
 from slapenir.exchange.inputs import Timer
 from slapenir.names import Authority, value
 
@@ -95,6 +96,18 @@ class SetTimer:
 
 
 @value
+class Admit:
+    """A request proved whose connection it is: count it for ``who.identity``.
+
+    The edge cuts the connection off when that identity has too many, and looks at ``evidence``
+    again whenever the identities change.
+    """
+
+    who: Who
+    evidence: Evidence
+
+
+@value
 class Emit:
     """Publish an event.  When an audit record cannot be written the edge executes nothing more
     of the list, answers 503 if nothing was sent yet, and drops the connection."""
@@ -102,4 +115,6 @@ class Emit:
     event: Event
 
 
-Command: TypeAlias = Dial | Send | StartTLS | Close | CloseWrite | Abort | Release | SetTimer | Emit
+Command: TypeAlias = (
+    Dial | Send | StartTLS | Close | CloseWrite | Abort | Release | SetTimer | Admit | Emit
+)

@@ -61,8 +61,7 @@ class ConnectLayer:
             self._record(Refusal(Reason.PROTOCOL_ERROR), detail=error.reason)
             self._refuse(admission.answer())
             return
-        facts = ConnectFacts(session.who.identity, self._authority)
-        self._decision = decide_connect(terms.policy, facts)
+        self._decision = self._judge()
         # The host is looked at with and without its dots: labels may be pieces of a secret (T039).
         view = b"CONNECT %s\r\n%s\r\n" % (head.target, head.target.replace(b".", b""))
         refusal = scan_head(terms, view + b"".join(b"%s: %s\r\n" % f for f in head.headers))
@@ -80,6 +79,20 @@ class ConnectLayer:
         else:
             session.send(CLIENT, _ESTABLISHED)
             self._await_hello()
+
+    def _judge(self) -> Decision:
+        session = self._session
+        facts = ConnectFacts(session.who.identity, self._authority)
+        return decide_connect(session.terms().policy, facts)
+
+    def allowed_now(self) -> bool:
+        """Whether the terms in force would still make this tunnel; when not, that is recorded."""
+        action = self._judge().action
+        same = self._decision.action
+        if action is same or (action is not Action.DENY and same is not Action.PASSTHROUGH):
+            return True
+        self._record(Refusal(Reason.RULE_REMOVED))
+        return False
 
     def _record(self, refusal: Refusal | None, detail: str = "") -> None:
         decision = self._decision
@@ -216,7 +229,7 @@ class ConnectLayer:
         session = self._session
         session.out.append(SetTimer(Timer.HANDSHAKE, None))
         self.finished(Outcome.COMPLETED, 200)
-        layer = HttpLayer(session, self._authority, self._sni)
+        layer = HttpLayer(session, self._authority, self._sni, self)
         session.layer = layer
         layer.begin()
 
@@ -265,6 +278,11 @@ class ConnectLayer:
     def drain(self) -> None:
         """Cut: nothing was exchanged yet."""
         self._end(Outcome.CLIENT_ABORTED, "the gateway stops")
+
+    def revised(self) -> None:
+        """Cut when the CONNECT would no longer be allowed."""
+        if not self._lingering and not self.allowed_now():
+            self._end(Outcome.DENIED)
 
     def wants_client(self) -> bool:
         """Whether to read the client: not while a dial is under way."""

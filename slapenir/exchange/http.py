@@ -10,16 +10,17 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from slapenir.errors import RemoteProtocolError
-from slapenir.exchange.admission import admit, malformed
+from slapenir.exchange.admission import admit, malformed, unidentified
 from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.exchange import Exchange
 from slapenir.exchange.inputs import DialFailed, Dialled, Timer
-from slapenir.names import Authority
+from slapenir.names import Authority, Outcome
 from slapenir.wire.http1 import RequestDecoder
-from slapenir.wire.messages import Message, RequestHead
+from slapenir.wire.messages import Framing, Message, RequestHead
 from slapenir.wire.sniff import Protocol, sniff
 
 if TYPE_CHECKING:
+    from slapenir.exchange.connect import ConnectLayer
     from slapenir.exchange.session import Session
 
 # Stands for a head that could not be decoded; it is answered and the connection closed.
@@ -32,10 +33,17 @@ _FOREIGN = frozenset(
 
 
 class HttpLayer:
-    """Decode requests and run one exchange at a time."""
+    """Decode requests and run one exchange at a time; ``connect`` is the tunnel it is inside of."""
 
-    def __init__(self, session: Session, tunnel: Authority | None, sni: str | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        tunnel: Authority | None,
+        sni: str | None,
+        connect: ConnectLayer | None = None,
+    ) -> None:
         self._session = session
+        self._connect = connect
         self._tunnel = tunnel
         self._sni = sni
         self._decoder = RequestDecoder(session.terms().wire)
@@ -95,6 +103,17 @@ class HttpLayer:
         if self._in_head:
             self._in_head = False
             session.out.append(SetTimer(Timer.HEAD, None))
+        if session.authenticator is not None and self._tunnel is None:
+            reason = session.authenticator.check(session, head.headers)
+            if reason is not None:
+                self._exchange = exchange = Exchange(
+                    session, head, unidentified(session.terms(), head, reason)
+                )
+                exchange.keep_alive = False
+                exchange.request_done = head.framing is Framing.NONE
+                exchange.begin()
+                self._settle()
+                return
         if head.method == b"CONNECT" and self._tunnel is None:
             session.connect(head, self._decoder.rest)
             return
@@ -241,6 +260,16 @@ class HttpLayer:
         """Close now when idle; else the exchange under way is the last."""
         if self._exchange is None:
             self._session.close_client()
+
+    def revised(self) -> None:
+        """End a tunnel that is no longer allowed; the exchange under way ends with it."""
+        if self._connect is None or self._connect.allowed_now():
+            return
+        if self._exchange is not None:
+            self._exchange.drop_origin()
+            self._exchange.finished(Outcome.DENIED)
+            self._exchange = None
+        self._session.abort_client()
 
     def wants_client(self) -> bool:
         """Whether the client's bytes may be read: not while decoded messages wait."""

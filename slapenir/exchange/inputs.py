@@ -114,6 +114,11 @@ class Drain:
     """The gateway stops: finish the exchange under way, then close."""
 
 
+@value
+class Revised:
+    """The terms changed: a tunnel that they no longer allow ends now."""
+
+
 Input: TypeAlias = (
     Opened
     | BytesReceived
@@ -125,4 +130,5 @@ Input: TypeAlias = (
     | WriteReady
     | TimerFired
     | Drain
+    | Revised
 )

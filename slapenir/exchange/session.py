@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from slapenir.events import Event, Who
+from slapenir.exchange.authentication import Authenticator
 from slapenir.exchange.commands import Abort, Close, Command, Emit, PoolKey, Release, Send, SetTimer
 from slapenir.exchange.connect import ConnectLayer
 from slapenir.exchange.http import HttpLayer
@@ -25,6 +26,7 @@ from slapenir.exchange.inputs import (
     Input,
     Opened,
     PeerClosed,
+    Revised,
     Timer,
     TimerFired,
     WriteFull,
@@ -77,16 +79,29 @@ class Layer(Protocol):
     def drain(self) -> None:
         """The gateway stops."""
 
+    def revised(self) -> None:
+        """The terms changed."""
+
     def wants_client(self) -> bool:
         """Whether to read the client."""
 
 
 class Session:
-    """The state of one client connection; never raises on any order of inputs."""
+    """The state of one client connection; never raises on any order of inputs.
 
-    def __init__(self, who: Who, terms: Callable[[], Terms]) -> None:
+    With an ``authenticator`` each request to the proxy itself has to show a token, and
+    ``who.identity`` may be empty until the first one has.
+    """
+
+    def __init__(
+        self,
+        who: Who,
+        terms: Callable[[], Terms],
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self.who = who
         self.terms = terms
+        self.authenticator = authenticator
         self.now = 0.0
         self.out: list[Command] = []
         self.finished = False
@@ -163,6 +178,9 @@ class Session:
     def _drain(self, event: Drain) -> None:
         self.draining = True
         self.layer.drain()
+
+    def _revised(self, event: Revised) -> None:
+        self.layer.revised()
 
     # -- for the layers ---------------------------------------------------------------------
 
@@ -262,4 +280,5 @@ _DISPATCH: dict[type, Callable[[Session, Any], None]] = {
     WriteReady: Session._write_ready,
     TimerFired: Session._timer,
     Drain: Session._drain,
+    Revised: Session._revised,
 }

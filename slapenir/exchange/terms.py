@@ -91,7 +91,7 @@ class Terms:
     watched: tuple[Watched, ...]
     protections: Mapping[str, Protection]
     _injectors: dict[tuple[str, tuple[str, ...]], Injector] = attrs.field(factory=dict)
-    _bound: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = attrs.field(factory=dict)
+    _bound: dict[tuple[tuple[str, ...], str, str], tuple[str, ...]] = attrs.field(factory=dict)
     _ignored: dict[tuple[str, tuple[str, ...]], frozenset[int]] = attrs.field(factory=dict)
 
     def injector(self, identity: str, credentials: tuple[str, ...]) -> Injector:
@@ -107,14 +107,20 @@ class Terms:
             found = self._injectors[key] = Injector(held)
         return found
 
-    def bound_to(self, credentials: tuple[str, ...], host: str) -> tuple[str, ...]:
-        """Return those of a rule's credentials that are for this host: a rule may name more."""
-        key = (credentials, host)
+    def bound_to(self, credentials: tuple[str, ...], host: str, identity: str) -> tuple[str, ...]:
+        """Return those of a rule's credentials that are for this host and this identity.
+
+        A rule may name more.
+        """
+        key = (credentials, host, identity)
         found = self._bound.get(key)
         if found is None:
             if len(self._bound) >= _CACHED:
                 self._bound.clear()
-            found = tuple(c for c in credentials if self.credentials[c].allows(host))
+            held = self.credentials
+            found = tuple(
+                c for c in credentials if held[c].allows(host) and held[c].is_for(identity)
+            )
             self._bound[key] = found
         return found
 
@@ -128,7 +134,7 @@ class Terms:
             and any(host_matches(pattern, host) for pattern in rule.hosts)
             for name in rule.credentials
         }
-        return tuple(c for c in self.secrets if c in granted and self.credentials[c].allows(host))
+        return self.bound_to(tuple(c for c in self.secrets if c in granted), host, identity)
 
     def has_body_surface(self, credential: str) -> bool:
         """Whether a credential may be swapped in request bodies."""

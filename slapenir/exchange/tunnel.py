@@ -92,6 +92,16 @@ class TunnelLayer:
     def drain(self) -> None:
         """A tunnel lives until it ends or the drain's deadline cuts it."""
 
+    def revised(self) -> None:
+        """End at once when the tunnel is no longer allowed, or no longer a blind one."""
+        if self._connect.allowed_now():
+            return
+        if self.origin:
+            self._session.abort_origin(self.origin)
+            self.origin = 0
+        self._connect.finished(Outcome.DENIED, 200, self._sent, self._received, "")
+        self._session.abort_client()
+
     def wants_client(self) -> bool:
         """Whether to read the client."""
         return not self._session.is_full(self.origin)

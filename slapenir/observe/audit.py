@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from slapenir.errors import AuditError
-from slapenir.events import ConnectionRefused, Decided, GatewayReady, Sanitized, Swapped
+from slapenir.events import (
+    CertificateIssued,
+    ClientIdentified,
+    ConnectionRefused,
+    Decided,
+    EnrolmentRefused,
+    GatewayReady,
+    Sanitized,
+    Swapped,
+)
 from slapenir.observe.logfile import LogFile
 from slapenir.observe.quota import Quota
 from slapenir.observe.record import AUDITED, Timestamps
@@ -15,7 +24,8 @@ from slapenir.observe.record import AUDITED, Timestamps
 FILE_NAME = "audit.jsonl"
 
 REFUSALS_PER_SECOND = 10
-"""Records of refused connections per second; the next one says how many were left out."""
+"""Records per second of refused connections, and of refused enrolments; the next one says how many
+were left out."""
 
 
 class AuditLog:
@@ -27,18 +37,19 @@ class AuditLog:
     up to the file system, what survives the death of the process is everything.
     """
 
-    gates: frozenset[type] = frozenset({Decided, Swapped, Sanitized, GatewayReady})
+    gates: frozenset[type] = frozenset(
+        {Decided, Swapped, Sanitized, GatewayReady, ClientIdentified, CertificateIssued}
+    )
     """Events that must not take effect when their record cannot be written."""
 
     def __init__(self, directory: str, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._file = LogFile(directory, FILE_NAME, clock)
         self._timestamps = Timestamps()
-        self._refusals = Quota(REFUSALS_PER_SECOND, clock)
         self._sequence = 0
         self.handlers: Mapping[type, Callable[[Any], None]] = {
             **{kind: self._handler(fields) for kind, fields in AUDITED.items()},
-            ConnectionRefused: self._connection_refused,
+            **{kind: self._bounded(kind) for kind in (ConnectionRefused, EnrolmentRefused)},
         }
 
     @property
@@ -69,10 +80,16 @@ class AuditLog:
 
         return handle
 
-    def _connection_refused(self, event: ConnectionRefused) -> None:
-        left_out = self._refusals.take()
-        if left_out is not None:
-            self._write(f'{AUDITED[ConnectionRefused](event)},"left_out":{left_out}')
+    def _bounded(self, kind: type) -> Callable[[Any], None]:
+        """Return what records events that a client can make at any rate."""
+        quota = Quota(REFUSALS_PER_SECOND, self._clock)
+
+        def handle(event: Any) -> None:
+            left_out = quota.take()
+            if left_out is not None:
+                self._write(f'{AUDITED[kind](event)},"left_out":{left_out}')
+
+        return handle
 
     def _write(self, fields: str) -> None:
         self._sequence += 1

@@ -14,16 +14,21 @@ from twisted.logger import Logger, LogLevel
 
 from slapenir.events import (
     AuditFailed,
+    CertificateIssued,
     CertificateLoaded,
+    CertificateRenewed,
     ConnectionRefused,
     Decided,
+    EnrolmentRefused,
     GatewayReady,
     GatewayStopping,
     InternalError,
     Reloaded,
+    RenewalFailed,
+    RevocationsLoaded,
     TlsHandshake,
 )
-from slapenir.names import Reason
+from slapenir.names import Reason, Stage
 from slapenir.observe.quota import Quota
 from slapenir.observe.record import quote
 
@@ -52,6 +57,11 @@ class Diagnostics:
             GatewayStopping: self._on_stopping,
             Reloaded: self._on_reloaded,
             CertificateLoaded: self._on_certificate,
+            CertificateRenewed: self._on_renewed,
+            RenewalFailed: self._on_not_renewed,
+            CertificateIssued: self._on_issued,
+            EnrolmentRefused: self._on_not_enrolled,
+            RevocationsLoaded: self._on_revocations,
         }
         self._quotas = {kind: Quota(LINES_PER_SECOND, clock) for kind in self.handlers}
 
@@ -67,6 +77,9 @@ class Diagnostics:
 
     def _on_decided(self, event: Decided) -> None:
         found = event.finding
+        if event.stage is Stage.IDENTIFY:
+            self._on_nobody(event)
+            return
         if found is None or event.reason not in _ALARMS:
             return
         kind = "placeholder" if event.reason is Reason.HONEYTOKEN else "secret"
@@ -81,6 +94,14 @@ class Diagnostics:
             identity=event.who.identity,
             authority=event.authority,
         )
+
+    def _on_nobody(self, event: Decided) -> None:
+        who = event.who
+        text = "Refused {peer} on {listener}: {reason} {detail}"
+        if who.identity:
+            text = "Cut {peer} on {listener}, which was {identity}: {reason}"
+        fields = {"listener": who.listener, "identity": who.identity, "detail": event.detail}
+        self._log(event, LogLevel.warn, text, peer=who.peer, reason=event.reason.value, **fields)
 
     def _on_refused(self, event: ConnectionRefused) -> None:
         text = "Refused a connection from {peer} on {listener}: limit {limit} is reached"
@@ -117,6 +138,34 @@ class Diagnostics:
             self._log(event, LogLevel.critical, text, error=event.error)
         else:
             self._log(event, LogLevel.info, "Reloaded the configuration")
+
+    def _on_renewed(self, event: CertificateRenewed) -> None:
+        days = (event.not_after - self._clock()) / 86400
+        text = "Renewed certificate {certificate}; the new one ends in {days:.2f} days"
+        self._log(event, LogLevel.info, text, certificate=event.certificate, days=days)
+
+    def _on_not_renewed(self, event: RenewalFailed) -> None:
+        text = "Certificate {certificate} was not renewed: {error}; next try in {seconds:.0f} s"
+        fields = {"certificate": event.certificate, "error": event.error}
+        self._log(event, LogLevel.error, text, seconds=event.retry_seconds, **fields)
+
+    def _on_issued(self, event: CertificateIssued) -> None:
+        text = "Issued a certificate to {identity} at {peer}, by {how}"
+        fields = {"identity": event.identity, "peer": event.peer, "how": event.how}
+        self._log(event, LogLevel.info, text, **fields)
+
+    def _on_not_enrolled(self, event: EnrolmentRefused) -> None:
+        text = "Refused a certificate to {peer}: {reason}"
+        self._log(event, LogLevel.warn, text, peer=event.peer, reason=event.reason)
+
+    def _on_revocations(self, event: RevocationsLoaded) -> None:
+        if event.error:
+            text = "The revocation list of {listener} cannot be used: {error}"
+            fields = {"listener": event.listener, "error": event.error}
+            self._log(event, LogLevel.critical, text, **fields)
+        else:
+            text = "The revocation list of {listener} names {count} certificates"
+            self._log(event, LogLevel.info, text, listener=event.listener, count=event.count)
 
     def _on_certificate(self, event: CertificateLoaded) -> None:
         days = (event.not_after - self._clock()) / 86400

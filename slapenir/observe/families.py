@@ -23,7 +23,7 @@ REQUESTS = Family(
     "slapenir_proxy_http_requests_total",
     "counter",
     "Exchanges that ended.",
-    ("method", "status", "rule"),
+    ("method", "status", "rule", "identity"),
 )
 DURATION = Family(
     "slapenir_proxy_http_request_duration_seconds",
@@ -47,30 +47,43 @@ SANITIZED = Family(
     "slapenir_secrets_sanitized_total",
     "counter",
     "Secrets overwritten in responses.",
-    ("credential", "form", "place"),
+    ("credential", "form", "place", "identity"),
 )
 INJECTED = Family(
     "slapenir_credentials_injected_total",
     "counter",
     "Placeholders replaced by their credential in requests.",
-    ("credential",),
+    ("credential", "identity"),
 )
 HONEYTOKENS = Family(
     "slapenir_honeytokens_total",
     "counter",
     "Placeholders seen where no rule lets them be swapped.",
+    ("identity",),
 )
 DECISIONS = Family(
     "slapenir_policy_decisions_total",
     "counter",
     "Decisions.",
-    ("stage", "action", "rule"),
+    ("stage", "action", "rule", "identity"),
 )
 ACTIVE = Family(
     "slapenir_active_connections",
     "gauge",
     "Connections that are open.",
     ("side",),
+)
+IDENTITY_CONNECTIONS = Family(
+    "slapenir_identity_connections",
+    "gauge",
+    "Client connections that are open and known to be an identity's.",
+    ("identity",),
+)
+IDENTITY_REFUSALS = Family(
+    "slapenir_identity_refusals_total",
+    "counter",
+    "Clients that were nobody, or were not any more who they had been.",
+    ("listener", "reason"),
 )
 REFUSED = Family(
     "slapenir_connections_refused_total",
@@ -96,6 +109,41 @@ CERT_EXPIRY = Family(
     "gauge",
     "When a certificate expires, in Unix seconds.",
     ("cert",),
+)
+CERT_RENEWALS = Family(
+    "slapenir_cert_renewals_total",
+    "counter",
+    "Attempts to renew a certificate that the gateway looks after.",
+    ("cert", "outcome"),
+)
+CERTIFICATES_ISSUED = Family(
+    "slapenir_certificates_issued_total",
+    "counter",
+    "Certificates that the embedded CA signed for agents.",
+    ("identity", "how"),
+)
+ENROLMENTS_REFUSED = Family(
+    "slapenir_enrolments_refused_total",
+    "counter",
+    "Requests for a certificate that were refused.",
+)
+REVOKED = Family(
+    "slapenir_revoked_certificates",
+    "gauge",
+    "Certificates in the revocation lists in force.",
+    ("listener",),
+)
+REVOCATION_NEXT_UPDATE = Family(
+    "slapenir_revocation_next_update_timestamp_seconds",
+    "gauge",
+    "When the first of the revocation lists in force ends, in Unix seconds.",
+    ("listener",),
+)
+REVOCATION_FAILURES = Family(
+    "slapenir_revocation_failures_total",
+    "counter",
+    "Revocation lists that could not be read.",
+    ("listener",),
 )
 SCAN_SECONDS = Family(
     "slapenir_scan_seconds_total",
@@ -140,10 +188,18 @@ FAMILIES: tuple[Family, ...] = (
     HONEYTOKENS,
     DECISIONS,
     ACTIVE,
+    IDENTITY_CONNECTIONS,
+    IDENTITY_REFUSALS,
     REFUSED,
     HANDSHAKES,
     HANDSHAKE_FAILURES,
     CERT_EXPIRY,
+    CERT_RENEWALS,
+    CERTIFICATES_ISSUED,
+    ENROLMENTS_REFUSED,
+    REVOKED,
+    REVOCATION_NEXT_UPDATE,
+    REVOCATION_FAILURES,
     SCAN_SECONDS,
     REACTOR_LAG,
     INTERNAL_ERRORS,

@@ -22,15 +22,21 @@ from prometheus_client.metrics_core import (
 from slapenir import __version__
 from slapenir.events import (
     AuditFailed,
+    CertificateIssued,
     CertificateLoaded,
+    CertificateRenewed,
+    ClientIdentified,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRefused,
     Decided,
+    EnrolmentRefused,
     ExchangeFinished,
     InternalError,
     OriginClosed,
     OriginOpened,
+    RenewalFailed,
+    RevocationsLoaded,
     Sanitized,
     Swapped,
     TlsHandshake,
@@ -48,6 +54,7 @@ METHODS = frozenset(
 _STATUSES = {int(status): str(int(status)) for status in HTTPStatus}
 _CLIENT = (Side.CLIENT.value,)
 _ORIGIN = (Side.ORIGIN.value,)
+_LISTENER = (Side.LISTENER.value,)
 
 
 def status_label(status: int) -> str:
@@ -83,7 +90,7 @@ class Metrics:
         self._spreads: dict[str, dict[tuple[str, ...], Spread]] = {}
         for family in FAMILIES:
             if family.kind == "histogram":
-                sides = (_CLIENT, _ORIGIN) if family.labels else ((),)
+                sides = (_CLIENT, _ORIGIN, _LISTENER) if family.labels else ((),)
                 self._spreads[family.name] = {side: Spread(family.bounds) for side in sides}
             else:
                 self._counts[family.name] = Counts(len(family.labels))
@@ -96,6 +103,7 @@ class Metrics:
         """Show what has a fixed set of labels from the start, at zero."""
         for side in (_CLIENT, _ORIGIN):
             self._counts[families.ACTIVE.name].put(side, 0)
+        for side in (_CLIENT, _ORIGIN, _LISTENER):
             self._counts[families.HANDSHAKE_FAILURES.name].put(side, 0)
         info = (__version__, platform.python_version())
         self._counts[families.BUILD_INFO.name].put(info, 1)
@@ -107,6 +115,7 @@ class Metrics:
         self._decisions = counts[families.DECISIONS.name]
         self._injected = counts[families.INJECTED.name]
         self._active = counts[families.ACTIVE.name]
+        self._of_identity = counts[families.IDENTITY_CONNECTIONS.name]
         self._duration = spreads[families.DURATION.name][()]
         self._request_size = spreads[families.REQUEST_SIZE.name][()]
         self._response_size = spreads[families.RESPONSE_SIZE.name][()]
@@ -114,11 +123,11 @@ class Metrics:
         """Where the reactor's lag is observed, in seconds."""
         self.handlers: Mapping[type, Callable[[Any], None]] = {
             Decided: self._on_decided,
-            Swapped: lambda event: self._injected.add((event.credential,), event.count),
+            Swapped: self._on_swapped,
             Sanitized: self._on_sanitized,
             ExchangeFinished: self._on_finished,
-            ConnectionOpened: lambda event: self._active.add(_CLIENT),
-            ConnectionClosed: lambda event: self._active.add(_CLIENT, -1),
+            ConnectionOpened: self._on_opened,
+            ConnectionClosed: self._on_closed,
             OriginOpened: lambda event: self._active.add(_ORIGIN),
             OriginClosed: lambda event: self._active.add(_ORIGIN, -1),
             ConnectionRefused: lambda event: self._add(families.REFUSED, (event.limit,)),
@@ -126,26 +135,57 @@ class Metrics:
             InternalError: lambda event: self._add(families.INTERNAL_ERRORS),
             AuditFailed: lambda event: self._add(families.AUDIT_FAILURES),
             CertificateLoaded: self._on_certificate,
+            ClientIdentified: self._on_identified,
+            CertificateRenewed: self._on_renewed,
+            RenewalFailed: self._on_not_renewed,
+            CertificateIssued: self._on_issued,
+            EnrolmentRefused: lambda event: self._add(families.ENROLMENTS_REFUSED),
+            RevocationsLoaded: self._on_revocations,
         }
 
     def _add(self, family: Family, labels: tuple[str, ...] = (), amount: float = 1) -> None:
         self._counts[family.name].add(labels, amount)
 
     def _on_decided(self, event: Decided) -> None:
-        self._decisions.add((event.stage._value_, event.action._value_, event.rule))
+        who = event.who
+        self._decisions.add((event.stage._value_, event.action._value_, event.rule, who.identity))
         if event.credentials and event.stage is Stage.REQUEST and event.action is Action.ALLOW:
             for use in event.credentials:
-                self._injected.add((use.credential,))
+                self._injected.add((use.credential, who.identity))
         if event.reason is Reason.HONEYTOKEN:
-            self._add(families.HONEYTOKENS)
+            self._add(families.HONEYTOKENS, (who.identity,))
+        elif event.stage is Stage.IDENTIFY:
+            self._add(families.IDENTITY_REFUSALS, (who.listener, event.reason.value))
+
+    def _on_swapped(self, event: Swapped) -> None:
+        self._injected.add((event.credential, event.who.identity), event.count)
+
+    def _on_opened(self, event: ConnectionOpened) -> None:
+        self._active.add(_CLIENT)
+        if event.who.identity:
+            self._of_identity.add((event.who.identity,))
+
+    def _on_closed(self, event: ConnectionClosed) -> None:
+        self._active.add(_CLIENT, -1)
+        if event.who.identity:
+            self._of_identity.add((event.who.identity,), -1)
+
+    def _on_identified(self, event: ClientIdentified) -> None:
+        identity = event.who.identity
+        if event.way == "token":  # it was opened before it was anybody's
+            self._of_identity.add((identity,))
+        if event.serial:
+            self._counts[families.CERT_EXPIRY.name].put((f"client:{identity}",), event.not_after)
 
     def _on_sanitized(self, event: Sanitized) -> None:
-        labels = (event.credential, event.form.value, event.place.value)
+        place, identity = event.place.value, event.who.identity
+        labels = (event.credential, event.form.value, place, identity)
         self._add(families.SANITIZED, labels, event.count)
 
     def _on_finished(self, event: ExchangeFinished) -> None:
         method = event.method if event.method in METHODS else "other"
-        self._requests.add((method, status_label(event.status), event.rule))
+        labels = (method, status_label(event.status), event.rule, event.who.identity)
+        self._requests.add(labels)
         self._duration.observe(event.seconds)
         self._request_size.observe(event.request_bytes)
         self._response_size.observe(event.response_bytes)
@@ -158,6 +198,23 @@ class Metrics:
 
     def _on_certificate(self, event: CertificateLoaded) -> None:
         self._counts[families.CERT_EXPIRY.name].put((event.certificate,), event.not_after)
+
+    def _on_renewed(self, event: CertificateRenewed) -> None:
+        self._add(families.CERT_RENEWALS, (event.certificate, "renewed"))
+        self._counts[families.CERT_EXPIRY.name].put((event.certificate,), event.not_after)
+
+    def _on_not_renewed(self, event: RenewalFailed) -> None:
+        self._add(families.CERT_RENEWALS, (event.certificate, "failed"))
+
+    def _on_issued(self, event: CertificateIssued) -> None:
+        self._add(families.CERTIFICATES_ISSUED, (event.identity, event.how))
+
+    def _on_revocations(self, event: RevocationsLoaded) -> None:
+        labels = (event.listener,)
+        self._add(families.REVOCATION_FAILURES, labels, 1 if event.error else 0)
+        if not event.error:
+            self._counts[families.REVOKED.name].put(labels, event.count)
+            self._counts[families.REVOCATION_NEXT_UPDATE.name].put(labels, event.next_update)
 
     def collect(self) -> Iterator[Metric]:
         """Return every metric family with its present values; called at a scrape."""

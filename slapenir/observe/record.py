@@ -14,9 +14,12 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from slapenir.events import (
+    CertificateIssued,
+    ClientIdentified,
     ConnectionRefused,
     CredentialUse,
     Decided,
+    EnrolmentRefused,
     ExchangeFinished,
     GatewayReady,
     GatewayStopping,
@@ -209,6 +212,28 @@ def reloaded(event: Reloaded) -> str:
     return f'"event":"Reloaded","error":{quote(event.error)}'
 
 
+def client_identified(event: ClientIdentified) -> str:
+    """Return the fields of a client that showed who it is."""
+    return (
+        f'"event":"ClientIdentified",{_who(event.who)},"way":{_word(event.way)},'
+        f'"serial":{quote(event.serial)},"not_after":{event.not_after:.0f}'
+    )
+
+
+def certificate_issued(event: CertificateIssued) -> str:
+    """Return the fields of a certificate that the embedded CA signed."""
+    return (
+        f'"event":"CertificateIssued","identity":{quote(event.identity)},'
+        f'"serial":{quote(event.serial)},"not_after":{event.not_after:.0f},'
+        f'"how":{_word(event.how)},"peer":{quote(event.peer)}'
+    )
+
+
+def enrolment_refused(event: EnrolmentRefused) -> str:
+    """Return the fields of an enrolment that was refused."""
+    return f'"event":"EnrolmentRefused","reason":{quote(event.reason)},"peer":{quote(event.peer)}'
+
+
 AUDITED: Mapping[type, Callable[[Any], str]] = {
     Decided: decided,
     Swapped: swapped,
@@ -217,5 +242,8 @@ AUDITED: Mapping[type, Callable[[Any], str]] = {
     GatewayReady: gateway_ready,
     GatewayStopping: gateway_stopping,
     Reloaded: reloaded,
+    ClientIdentified: client_identified,
+    CertificateIssued: certificate_issued,
+    EnrolmentRefused: enrolment_refused,
 }
 """The events that the audit log records, each with what writes its fields."""

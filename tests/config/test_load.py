@@ -138,7 +138,7 @@ class LoadTests(SynchronousTestCase):
         )
         self.assertEqual(
             [one.path for one in found],
-            ["$.listener[0].identity", "$.limits.connections", "$.limits.connections_per_identity",
+            ["$.limits.connections", "$.limits.connections_per_identity", "$.listener[0]",
              "$.rule[0].hosts[0]"],
         )  # fmt: skip
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from twisted.internet import reactor, stdio
 from twisted.internet.protocol import Protocol
 
+from slapenir.edge.arrival import Listener
 from slapenir.edge.client import Gateway
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.dial import Dialler
-from slapenir.edge.listen import Clients, Listener, start_listening
+from slapenir.edge.listen import Clients, start_listening
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts
 from slapenir.exchange.commands import Close, Command, Send

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from twisted.internet.task import deferLater
 
+from slapenir.edge.arrival import Listener
+from slapenir.edge.arrival import Peer as PeerAddress
 from slapenir.edge.contracts import EdgeLimits
-from slapenir.edge.listen import Listener, peer_text, start_listening
+from slapenir.edge.listen import start_listening
 from slapenir.events import ConnectionClosed, ConnectionOpened, ConnectionRefused, Decided
 from slapenir.exchange.inputs import Drain
 from slapenir.names import Authority, Reason
@@ -158,9 +160,11 @@ class PeerTextTests(EdgeTestCase):
     def test_forms(self) -> None:
         from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-        self.assertEqual(peer_text(IPv4Address("TCP", "192.0.2.1", 5)), "192.0.2.1:5")
-        self.assertEqual(peer_text(IPv6Address("TCP", "2001:db8::1", 5)), "[2001:db8::1]:5")
-        self.assertEqual(peer_text(UNIXAddress("/run/x")), "unix")
+        self.assertEqual(str(PeerAddress.of(IPv4Address("TCP", "192.0.2.1", 5))), "192.0.2.1:5")
+        self.assertEqual(
+            str(PeerAddress.of(IPv6Address("TCP", "2001:db8::1", 5))), "[2001:db8::1]:5"
+        )
+        self.assertEqual(str(PeerAddress.of(UNIXAddress("/run/x"))), "unix")
 
 
 class DescriptorTests(EdgeTestCase):

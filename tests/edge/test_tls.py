@@ -46,7 +46,7 @@ def pair(
 ) -> tuple[Tls, Tls]:
     """Return a client and a server whose handshake is done.  Raises TlsError."""
     one = Tls(client or client_connection())
-    two = Tls(server or contexts().connection(HOST))
+    two = Tls(server or contexts().connection(HOST, ""))
     to_two = one.start()
     while to_two:
         _, to_one = two.feed(to_two)
@@ -77,7 +77,7 @@ class FramingTests(SynchronousTestCase):
     def test_byte_by_byte(self) -> None:
         """T096: no segmentation makes a handshake or a record unreadable."""
         client = Tls(client_connection())
-        server = Tls(contexts().connection(HOST))
+        server = Tls(contexts().connection(HOST, ""))
         answer = b"".join(server.feed(bytes([b]))[1] for b in client.start())
         finished = b"".join(client.feed(bytes([b]))[1] for b in answer)
         for byte in finished + client.send(b"hello"):
@@ -86,7 +86,7 @@ class FramingTests(SynchronousTestCase):
 
     def test_data_with_the_finished_message_is_not_lost(self) -> None:
         client = Tls(client_connection())
-        server = Tls(contexts().connection(HOST))
+        server = Tls(contexts().connection(HOST, ""))
         _, flight = server.feed(client.start())
         _, finished = client.feed(flight)
         plain, _ = server.feed(finished + client.send(b"early bird"))
@@ -103,7 +103,7 @@ class FramingTests(SynchronousTestCase):
     def test_garbage_fails(self) -> None:
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\x00" * 40):
             with self.assertRaises(TlsError):
-                Tls(contexts().connection(HOST)).feed(garbage)
+                Tls(contexts().connection(HOST, "")).feed(garbage)
 
     def test_empty_records_are_bounded(self) -> None:
         """T108: a flood of empty records ends the connection."""
@@ -127,7 +127,7 @@ class ServerContextTests(SynchronousTestCase):
         for offered in ([b"h2"], [b"h3"], [b"acme-tls/1"], [b"foo"]):
             client = Tls(client_connection(alpn=offered))
             with self.assertRaises(TlsError) as caught:
-                Tls(contexts().connection(HOST)).feed(client.start())
+                Tls(contexts().connection(HOST, "")).feed(client.start())
             self.assertEqual(caught.exception.reason, "no application protocol")
             self.assertEqual(caught.exception.alert[-2:], bytes([2, 120]))
 
@@ -171,7 +171,7 @@ class ServerContextTests(SynchronousTestCase):
             return connection
 
         for newest in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
-            self.assertFalse(self.resumed(newest, lambda: shared.connection(HOST)))
+            self.assertFalse(self.resumed(newest, lambda: shared.connection(HOST, "")))
             self.assertTrue(self.resumed(newest, control))
 
     def test_renegotiation_is_refused(self) -> None:
@@ -189,13 +189,13 @@ class ServerContextTests(SynchronousTestCase):
         """T196: least recently used hosts give way."""
         minted: list[str] = []
 
-        def mint(host: str) -> object:
+        def mint(host: str, identity: str) -> object:
             minted.append(host)
             return CA.mint(host)
 
         cache = ServerContexts(mint, EdgeLimits(leaf_cache=2))  # type: ignore[arg-type]
         for host in ("a.test", "b.test", "a.test", "c.test", "a.test", "b.test"):
-            cache.connection(host)
+            cache.connection(host, "")
         self.assertEqual(minted, ["a.test", "b.test", "c.test", "b.test"])
         self.assertEqual(len(cache), 2)
 
@@ -205,28 +205,28 @@ class ServerContextTests(SynchronousTestCase):
         limits = EdgeLimits(mint_burst=3, mints_per_second=2)
         cache = ServerContexts(CA.mint, limits, ticks=lambda: now[0])  # type: ignore[arg-type]
         for number in range(3):
-            cache.connection(f"h{number}.test")
+            cache.connection(f"h{number}.test", "")
         with self.assertRaises(MintBudgetError):
-            cache.connection("h3.test")
-        cache.connection("h0.test")
+            cache.connection("h3.test", "")
+        cache.connection("h0.test", "")
         now[0] += 0.5
-        cache.connection("h3.test")
+        cache.connection("h3.test", "")
 
     def test_a_leaf_is_renewed_before_it_ends(self) -> None:
         now = [0.0]
         minted: list[str] = []
 
-        def mint(host: str) -> object:
+        def mint(host: str, identity: str) -> object:
             minted.append(host)
             return CA.mint(host)
 
         cache = ServerContexts(mint, EdgeLimits(), clock=lambda: now[0])  # type: ignore[arg-type]
-        cache.connection(HOST)
+        cache.connection(HOST, "")
         now[0] = CA.mint(HOST).expiry - 7200
-        cache.connection(HOST)
+        cache.connection(HOST, "")
         self.assertEqual(len(minted), 1)
         now[0] += 4000
-        cache.connection(HOST)
+        cache.connection(HOST, "")
         self.assertEqual(len(minted), 2)
 
 

@@ -75,7 +75,8 @@ class TestLifecycle(SynchronousTestCase):
         status, metrics = self.gateway.admin_get("/metrics")
         self.assertEqual(status, 200)
         self.assertIn("slapenir_proxy_http_requests_total", metrics)
-        self.assertIn('slapenir_credentials_injected_total{credential="api"} 1.0', metrics)
+        name = "slapenir_credentials_injected_total"
+        self.assertIn(f'{name}{{credential="api",identity="sandbox"}} 1.0', metrics)
         proc = Path(f"/proc/{self.gateway.process.pid}")
         shown = metrics.encode() + self.gateway.written() + (proc / "cmdline").read_bytes()
         self.assertEqual(traces(shown, self.secret), [])

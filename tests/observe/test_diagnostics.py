@@ -47,6 +47,18 @@ class DiagnosticsTests(unittest.SynchronousTestCase):
                 ("info", "Stopping; connections that are left in 30.0 seconds are cut"),
                 ("info", "Reloaded the configuration"),
                 ("info", 'Certificate "ca" ends in 3472.2 days'),
+                ("info", 'Renewed certificate "managed"; the new one ends in 3472.22 days'),
+                (
+                    "error",
+                    'Certificate "managed" was not renewed: "the CA cannot be reached"; '
+                    "next try in 60 s",
+                ),
+                ("info", 'Issued a certificate to "agent-1" at "127.0.0.1:50000", by "token"'),
+                (
+                    "warn",
+                    'Refused a certificate to "127.0.0.1:50000": "the token is not known"',
+                ),
+                ("info", 'The revocation list of "listener-1" names 3 certificates'),
                 (
                     "warn",
                     'Denied: the "placeholder" of credential "llm" was in the "head" of a '

@@ -27,6 +27,9 @@ class NoAudit:
     handlers: dict[type, Any] = {}
 
 
+OWN = {"identity": "sandbox"}
+
+
 class MetricsCase(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.registry = CollectorRegistry()
@@ -43,7 +46,7 @@ class MetricsTests(MetricsCase):
     def test_an_exchange(self) -> None:
         """One exchange is counted with method, status and rule, and measured three times."""
         self.publish(finished())
-        labels = {"method": "POST", "status": "200", "rule": "llm"}
+        labels = {"method": "POST", "status": "200", "rule": "llm", **OWN}
         self.assertEqual(self.value("slapenir_proxy_http_requests_total", **labels), 1)
         prefix = "slapenir_proxy_http_"
         for name, amount in (
@@ -64,27 +67,33 @@ class MetricsTests(MetricsCase):
         self.publish(decided(action=Action.DENY, reason=Reason.NO_RULE))
         self.publish(decided(stage=Stage.CONNECT))
         name = "slapenir_policy_decisions_total"
-        labels = {"stage": "request", "rule": "llm"}
+        labels = {"stage": "request", "rule": "llm", **OWN}
         self.assertEqual(self.value(name, action="allow", **labels), 1)
         self.assertEqual(self.value(name, action="deny", **labels), 1)
-        self.assertEqual(self.value("slapenir_credentials_injected_total", credential="llm"), 1)
-        self.assertEqual(self.value("slapenir_honeytokens_total"), 0)
+        self.assertEqual(
+            self.value("slapenir_credentials_injected_total", credential="llm", **OWN), 1
+        )
+        self.assertIsNone(self.value("slapenir_honeytokens_total", **OWN))
 
     def test_a_swap_in_a_body(self) -> None:
         """Every placeholder replaced in a request body counts as an injection."""
         self.publish(events.Swapped(WHO, 3, "llm", 2))
-        self.assertEqual(self.value("slapenir_credentials_injected_total", credential="llm"), 2)
+        self.assertEqual(
+            self.value("slapenir_credentials_injected_total", credential="llm", **OWN), 2
+        )
 
     def test_a_honeytoken(self) -> None:
         """A placeholder in the wrong place is counted; nothing was injected."""
         self.publish(HONEYTOKEN)
-        self.assertEqual(self.value("slapenir_honeytokens_total"), 1)
-        self.assertIsNone(self.value("slapenir_credentials_injected_total", credential="llm"))
+        self.assertEqual(self.value("slapenir_honeytokens_total", **OWN), 1)
+        self.assertIsNone(
+            self.value("slapenir_credentials_injected_total", credential="llm", **OWN)
+        )
 
     def test_a_redaction(self) -> None:
         """Every overwritten occurrence counts."""
         self.publish(events.Sanitized(WHO, 1, "llm", Form.HEX, Place.BODY, 3))
-        labels = {"credential": "llm", "form": "hex", "place": "body"}
+        labels = {"credential": "llm", "form": "hex", "place": "body", **OWN}
         self.assertEqual(self.value("slapenir_secrets_sanitized_total", **labels), 3)
 
     def test_connections_return_to_zero_t224(self) -> None:
@@ -173,7 +182,7 @@ class BoundTests(MetricsCase):
         for status in (0, -1, 99, 600, 10**9):
             self.assertEqual(status_label(status), "0")
         self.publish(finished(method="get"))
-        labels = {"status": "200", "rule": "llm"}
+        labels = {"status": "200", "rule": "llm", **OWN}
         name = "slapenir_proxy_http_requests_total"
         self.assertEqual(self.value(name, method="other", **labels), 1)
         self.assertNotIn("get", METHODS)

@@ -13,8 +13,10 @@ from ipaddress import ip_network
 from slapenir.credentials.model import BodySurface, Credential, HeaderSurface
 from slapenir.credentials.placeholders import mint
 from slapenir.events import Decided, Event, ExchangeFinished, Sanitized, Who
+from slapenir.exchange.authentication import Authenticator
 from slapenir.exchange.commands import (
     Abort,
+    Admit,
     Close,
     CloseWrite,
     Command,
@@ -117,10 +119,18 @@ class Playbook:
     answered at once while ``auto_dial``; otherwise they wait in ``dials``.
     """
 
-    def __init__(self, terms: Terms, *, auto_dial: bool = True, identity: str = IDENTITY) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        auto_dial: bool = True,
+        identity: str = IDENTITY,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self.terms = terms
         self.who = Who(1, "listener-0", identity, "192.0.2.7:40000")
-        self.session = Session(self.who, lambda: self.terms)
+        self.session = Session(self.who, lambda: self.terms, authenticator)
+        self.admitted: list[Admit] = []
         self.auto_dial = auto_dial
         self.now = 1000.0
         self.client = bytearray()
@@ -166,6 +176,8 @@ class Playbook:
                 self.timers[command.timer] = self.now + command.seconds
         elif isinstance(command, StartTLS):
             self.started_tls.append(command)
+        elif isinstance(command, Admit):
+            self.admitted.append(command)
         elif isinstance(command, Release):
             self.released.append(command.connection)
         elif isinstance(command, Abort):

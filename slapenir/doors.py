@@ -1,0 +1,199 @@
+"""The TLS listeners' doorways: where their certificates and lists come from while the gateway runs.
+
+Files are looked at every few seconds, off the reactor where they are read.  A certificate that
+cannot be used changes nothing; a CA or a list that changed is put to every open connection at
+once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from cryptography import x509
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
+from slapenir.config.settings import ListenerTls
+from slapenir.edge.doorway import ClientAuth, Doorway, Material
+from slapenir.errors import PkiError, SlapenirError
+from slapenir.events import CertificateLoaded, Event, RenewalFailed, RevocationsLoaded
+from slapenir.issuance.revocation_lists import Fetch, RevocationList, Stamp, stamp_of
+from slapenir.pki.held import read_chain, read_signing_key
+from slapenir.pki.revocation import Revocations
+
+LOOK_SECONDS = 5.0
+"""How often files are looked at: what changed is in force within twice this time."""
+
+
+class Door(Protocol):
+    """One listener's TLS with what keeps it up to date."""
+
+    @property
+    def doorway(self) -> Doorway:
+        """The TLS."""
+
+    def look(self, force: bool = False) -> None:
+        """Look whether something changed; ``force`` reads it all anew."""
+
+
+class Doors:
+    """Every door, looked at every LOOK_SECONDS; ``review`` puts changes to open connections."""
+
+    def __init__(self, reactor: Any, review: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._review = review
+        self._doors: list[Door] = []
+        self._call: IDelayedCall | None = None
+
+    def add(self, door: Door) -> Doorway:
+        """Keep a door up to date from now on."""
+        self._doors.append(door)
+        if self._call is None:
+            self._call = self._reactor.callLater(LOOK_SECONDS, self._look)
+        return door.doorway
+
+    def look_now(self) -> None:
+        """Read everything anew: a SIGHUP asks for it."""
+        for door in self._doors:
+            door.look(force=True)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = self._reactor.callLater(LOOK_SECONDS, self._look)
+        for door in self._doors:
+            door.look()
+        self._review()  # certificates end by themselves, too
+
+
+class FileDoor:
+    """A door of files: ``tls = { certificate, key, client_ca, crl }``.
+
+    The constructor reads them; it raises PkiError for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        tls: ListenerTls,
+        publish: Callable[[Event], None],
+        review: Callable[[], None],
+        fetch: Fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self._label = f"listener:{name}"
+        self._name = name
+        self._tls = tls
+        self._publish = publish
+        self._review = review
+        self._busy = False
+        self._failures = 0
+        self._stamps = self._stamps_now()
+        material = read_material(tls)
+        self.doorway = Doorway(material, bool(tls.crl) and tls.crl_required, clock)
+        self._list = None
+        if tls.crl:
+            self._list = RevocationList(
+                reactor, tls.crl, fetch, lambda: self.doorway.material.anchors, self._revoked
+            )
+            if self._list.is_url:
+                self._list.look()
+            else:
+                self._revoked(self._list.read_now(), "")
+        self._told(material)
+
+    def look(self, force: bool = False) -> None:
+        """See Door."""
+        stamps = self._stamps_now()
+        if not self._busy and (force or self._failures or stamps != self._stamps):
+            self._busy = True
+            reading: Deferred[Material] = deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), read_material, self._tls
+            )
+            reading.addCallback(self._changed, stamps).addErrback(self._failed)
+        if self._list is not None:
+            self._list.look(force)
+
+    def _stamps_now(self) -> tuple[Stamp | None, ...]:
+        tls = self._tls
+        return tuple(stamp_of(path) for path in (tls.certificate, tls.key, tls.client_ca) if path)
+
+    def _changed(self, material: Material, stamps: tuple[Stamp | None, ...]) -> None:
+        self._busy = False
+        before = self.doorway.material
+        if material.chain != before.chain or material.anchors != before.anchors:
+            self.doorway.replace(material)
+            self._told(material)
+            if self._list is not None and material.anchors != before.anchors:
+                self._list.forget()
+            self._review()
+        self._stamps, self._failures = stamps, 0
+
+    def _failed(self, failure: Failure) -> None:
+        """Stay with what there is: the files may be in the middle of being replaced."""
+        self._busy = False
+        self._failures += 1
+        if self._failures == 2:
+            ends = self.doorway.material.chain[0].not_valid_after_utc.timestamp()
+            self._publish(RenewalFailed(self._label, phrase_of(failure), LOOK_SECONDS, ends))
+
+    def _told(self, material: Material) -> None:
+        for label, certificate in labelled(self._label, material):
+            ends = certificate.not_valid_after_utc.timestamp()
+            self._publish(CertificateLoaded(label, ends))
+
+    def _revoked(self, found: Revocations | None, error: str) -> None:
+        take_list(self.doorway, self._name, found, error, self._publish)
+        self._review()
+
+
+def take_list(
+    doorway: Doorway,
+    name: str,
+    found: Revocations | None,
+    error: str,
+    publish: Callable[[Event], None],
+) -> None:
+    """Put a list of revoked certificates in force at a doorway, and say so."""
+    doorway.revise(found)
+    count, until = (found.count, found.next_update) if found is not None else (0, 0.0)
+    publish(RevocationsLoaded(name, count, until, error))
+
+
+def labelled(label: str, material: Material) -> Sequence[tuple[str, x509.Certificate]]:
+    """Return a listener's certificate and its clients' CAs with the labels of their gauges."""
+    anchors = material.anchors
+    return [
+        (label, material.chain[0]),
+        *((f"{label}:client-ca-{number}", one) for number, one in enumerate(anchors, 1)),
+    ]
+
+
+def read_material(tls: ListenerTls) -> Material:
+    """Read a listener's files; raises PkiError saying which cannot be used."""
+    anchors: tuple[x509.Certificate, ...] = ()
+    try:
+        chain, key = read_chain(tls.certificate), read_signing_key(tls.key)
+        if tls.client_ca:
+            anchors = read_chain(tls.client_ca)
+    except FileNotFoundError as error:
+        raise PkiError(f"{error.filename} does not exist") from None
+    if chain[0].public_key() != key.public_key():
+        raise PkiError(f"{tls.key} is not the key of {tls.certificate}")
+    return Material(chain, key, ClientAuth(tls.client_auth), anchors)
+
+
+def phrase_of(failure: Failure) -> str:
+    """Return what went wrong in words that may be logged."""
+    error = failure.value
+    return str(error) if isinstance(error, SlapenirError) else type(error).__name__
