@@ -54,6 +54,7 @@ _VERIFY = {
     66: "certificate key too weak",
     67: "CA certificate key too weak",
     68: "CA signature digest algorithm too weak",
+    79: "invalid CA certificate",
 }
 
 

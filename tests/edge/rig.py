@@ -34,7 +34,9 @@ from slapenir.events import (
     OriginOpened,
     Who,
 )
+from slapenir.evidence import Evidence
 from slapenir.policy.addresses import AddressPolicy, parse_allow_private
+from slapenir.policy.identities import Identified
 from tests.support.tls import TestCA
 
 E = TypeVar("E")
@@ -229,15 +231,20 @@ class EdgeTestCase(TestCase):
 
     async def edge(
         self,
-        new_session: Callable[[Who], SessionLike],
+        new_session: Callable[..., SessionLike],
         *,
         allow: Sequence[str] = (),
         limits: EdgeLimits | None = None,
         lookup: Lookup | None = None,
         recorder: Recorder | None = None,
         ca: TestCA | None = None,
+        listener: Listener | None = None,
+        identify: Callable[[Evidence], Identified] | None = None,
     ) -> Edge:
-        """Start an edge whose dials may go to ``allow`` (address:port)."""
+        """Start an edge whose dials may go to ``allow`` (address:port).
+
+        Its one listener is a plain one of the identity ``sandbox`` unless another is given.
+        """
         limits = limits or EdgeLimits(close_seconds=1.0)
         recorder = recorder or Recorder()
         policy = parse_allow_private(list(allow))
@@ -249,14 +256,16 @@ class EdgeTestCase(TestCase):
         contexts = ServerContexts(self.ca.mint, limits)  # type: ignore[arg-type]
         sessions: list[Any] = []
 
-        def keep(who: Who) -> SessionLike:
-            sessions.append(new_session(who))
+        def keep(who: Who, *asked: Any) -> SessionLike:
+            sessions.append(new_session(who, *asked))
             return sessions[-1]  # type: ignore[no-any-return]
 
-        clients = Clients(Gateway(REACTOR, limits, recorder, dialler, contexts), keep)
-        listener = Listener("tcp:0:interface=127.0.0.1", "main", "sandbox")
+        gateway = Gateway(REACTOR, limits, recorder, dialler, contexts)
+        clients = Clients(gateway, keep, *([identify] if identify else []))
+        listener = listener or Listener("tcp:0:interface=127.0.0.1", "main", "sandbox")
         port = await start_listening(REACTOR, listener, clients)
-        edge = Edge(clients, dialler, resolver, recorder, port.getHost().port, sessions)
+        number = getattr(port.getHost(), "port", 0)
+        edge = Edge(clients, dialler, resolver, recorder, number, sessions)
         self.edges.append(edge)
         return edge
 
