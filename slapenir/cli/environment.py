@@ -14,8 +14,9 @@ from slapenir.cli.authority import FILE
 from slapenir.cli.check import CREDENTIALS_DIRECTORY
 from slapenir.config.build import may_use, placeholder_for, variable_of
 from slapenir.config.credentials import read_credentials
+from slapenir.config.identity_checks import KINDS_OF, ways_of
 from slapenir.config.load import load
-from slapenir.config.settings import Settings
+from slapenir.config.settings import Listener, Settings
 from slapenir.config.state import check_state_dir, gateway_key
 from slapenir.errors import ConfigError
 
@@ -80,20 +81,25 @@ def _proxy(settings: Settings, identity: str, name: str | None) -> dict[str, str
     found = [
         (index, listener)
         for index, listener in enumerate(settings.listeners)
-        if listener.identity == identity and name in (None, listener.name)
+        if may_be_at(settings, identity, listener) and name in (None, listener.name)
     ]
     if not found:
-        known = ", ".join(f"{one.identity} ({one.name})" for one in settings.listeners)
+        known = ", ".join(
+            f"{who} ({one.name})"
+            for one in settings.listeners
+            for who in settings.identities
+            if may_be_at(settings, who, one)
+        )
         raise ConfigError(
             "no listener is that of this identity", "$.listener", f"known: {known}", settings.file
         )
     index, listener = found[0]
-    url = listener.url or proxy_url(listener.endpoint)
+    url = listener.url or proxy_url(listener.endpoint, tls=listener.tls is not None)
     if url is None:
         raise ConfigError(
             "the endpoint does not say where clients find it",
             f"$.listener[{index}].url",
-            "set url to http://HOST:PORT",
+            "set url to http://HOST:PORT, or https:// where it has tls",
             settings.file,
         )
     variables = {"NODE_USE_ENV_PROXY": "1"}
@@ -102,7 +108,21 @@ def _proxy(settings: Settings, identity: str, name: str | None) -> dict[str, str
     return variables | {"NO_PROXY": "", "no_proxy": ""}
 
 
-def proxy_url(endpoint: str) -> str | None:
+def may_be_at(settings: Settings, identity: str, listener: Listener) -> bool:
+    """Whether a listener's clients can be an identity, by something that its match names."""
+    if listener.identity:
+        return listener.identity == identity
+    kinds = {kind for way in ways_of(listener) for kind in KINDS_OF.get(way, (way,))}
+    return any(
+        getattr(match, kind) is not None
+        for agent in settings.agents
+        if agent.name == identity
+        for match in agent.match
+        for kind in kinds
+    )
+
+
+def proxy_url(endpoint: str, tls: bool = False) -> str | None:
     """Return the proxy URL of a ``tcp:`` or ``tcp6:`` endpoint, None for any other.
 
     An endpoint on all addresses is found on loopback.
@@ -121,7 +141,8 @@ def proxy_url(endpoint: str) -> str | None:
             host = _UNSPECIFIED.get(value, value) if value else host
     if not port.isdigit():
         return None
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _placeholders(settings: Settings, identity: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from slapenir.names import canonical_host, is_ipv4
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 WAYS = ("certificate", "source", "unix_uid", "token")
+# What an identity's match can say for each way; the others are called alike.
+KINDS_OF = {"certificate": ("spiffe", "dns", "cn")}
 KINDS = ("spiffe", "dns", "cn", "source", "unix_uid", "token")
 # The SPIFFE ID standard, 2: a trust domain of its own alphabet, and segments of theirs.
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+", re.ASCII)
@@ -179,9 +181,8 @@ def identity_notes(settings: Settings) -> Iterator[str]:
         if not agent.match and agent.name not in {one.identity for one in settings.listeners}:
             yield f"identity {agent.name} has no match: no client can be it"
     for listener in settings.listeners:
-        kinds = {"certificate": ("spiffe", "dns", "cn")}
         for way in ways_of(listener):
-            wanted = kinds.get(way, (way,))
+            wanted = KINDS_OF.get(way, (way,))
             if not any(
                 getattr(match, kind, None) is not None
                 for agent in settings.agents

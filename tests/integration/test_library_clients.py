@@ -78,7 +78,7 @@ class TestNode(ClientCase):
         node = need("node")
         script = CLIENTS / "with_undici.mjs"
         url = self.scene.url(API, "/v1/x")
-        ran = self.scene.run([node, script, url], UNDICI_DIR=str(_undici()))
+        ran = self.scene.run([node, script, url], UNDICI_DIR=str(undici_directory()))
         self.assert_swapped(ran, "api", API)
         self.assertEqual([one.method for one in self.requests(API)], [b"GET", b"POST"])
 
@@ -89,7 +89,7 @@ class TestNode(ClientCase):
         self.assert_swapped(ran, "api", API)
 
 
-def _undici() -> Path:
+def undici_directory() -> Path:
     """Return the directory with undici in its node_modules; install it once, or skip."""
     place = ROOT / "build" / "node"
     if not (place / "node_modules" / "undici" / "package.json").exists():
