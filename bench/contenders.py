@@ -44,7 +44,10 @@ class Bed:
 
 @attrs.frozen
 class Running:
-    """A started contender; ``token`` is what the client sends as its bearer token."""
+    """A started contender; ``token`` is what the client sends as its bearer token.
+
+    ``mutual`` is the directory of a client certificate for one that asks for it.
+    """
 
     name: str
     process: subprocess.Popen[bytes]
@@ -52,6 +55,7 @@ class Running:
     ca_file: Path
     token: str
     close: Callable[[], object]
+    mutual: Path | None = None
 
 
 def free_port() -> int:

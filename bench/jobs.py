@@ -65,6 +65,8 @@ def measure(running: Running, job: Job, bed: Bed) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.load", job.name, str(running.port)]
     command += [f"{HOST}:{bed.origin_port}", str(running.ca_file), str(count), str(job.size)]
     command += [str(job.connections), running.token]
+    if running.mutual is not None:
+        command.append(str(running.mutual))
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

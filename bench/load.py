@@ -1,26 +1,32 @@
 """The benchmark's load generator: a process that does a bounded amount of work through a proxy.
 
-``python -m bench.load JOB PROXY_PORT HOST:PORT CA_FILE COUNT SIZE CONNECTIONS TOKEN``.  It sets
-up and warms up, prints ``ready``, waits for a line, does COUNT units, prints ``{"seconds": ...,
-"units": ...}`` and leaves when its standard input ends.  Jobs: ``requests`` (COUNT small GETs over
-CONNECTIONS kept connections, one in flight on each), ``connections`` (COUNT times connect,
-CONNECT, TLS, one GET, close), ``down`` and ``up`` (a body of SIZE bytes on each of CONNECTIONS
-connections, one after the other).
+``python -m bench.load JOB PROXY_PORT HOST:PORT CA_FILE COUNT SIZE CONNECTIONS TOKEN [MUTUAL]``.
+MUTUAL is a directory with ca.pem, client.pem and client.key, for a proxy that speaks TLS and wants
+a certificate.  It sets up and warms up, prints ``ready``, waits for a line, does COUNT units,
+prints ``{"seconds": ..., "units": ...}`` and leaves when its standard input ends.  Jobs:
+``requests`` (COUNT small GETs over CONNECTIONS kept connections, one in flight on each),
+``connections`` (COUNT times connect, CONNECT, TLS, one GET, close), ``down`` and ``up`` (a body of
+SIZE bytes on each of CONNECTIONS connections, one after the other).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import sys
 import time
+from typing import TypeAlias
 
 import attrs
 
 from bench.origin import text_block
+from tests.support.tls_in_tls import TlsInTls, proxy_tls, tunnel_through
 
 TIMEOUT = 60.0
+MUTUAL_NAME = "gateway.internal"
+Connection: TypeAlias = ssl.SSLSocket | TlsInTls
 _WARM_REQUESTS = 20
 _WARM_CONNECTIONS = 3
 
@@ -37,6 +43,7 @@ class Plan:
     size: int
     connections: int
     token: str
+    mutual: str = ""
 
     def head(self, method: str, path: str, length: int | None = None) -> bytes:
         """Return a request head as a small API client would write it."""
@@ -49,8 +56,12 @@ class Plan:
         ).encode("ascii")
 
 
-def connect(plan: Plan, context: ssl.SSLContext) -> ssl.SSLSocket:
+def connect(plan: Plan, context: ssl.SSLContext) -> Connection:
     """Return TLS to the origin through a CONNECT to the proxy."""
+    if plan.mutual:
+        files = [os.path.join(plan.mutual, name) for name in ("ca.pem", "client.pem", "client.key")]
+        outer = proxy_tls(plan.proxy_port, MUTUAL_NAME, *files)
+        return tunnel_through(outer, plan.authority, context)
     raw = socket.create_connection(("127.0.0.1", plan.proxy_port), TIMEOUT)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.sendall(f"CONNECT {plan.authority} HTTP/1.1\r\nHost: {plan.authority}\r\n\r\n".encode())
@@ -65,7 +76,7 @@ def connect(plan: Plan, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(raw, server_hostname=plan.authority.rpartition(":")[0])
 
 
-def read_answer(conn: ssl.SSLSocket, sink: bytearray) -> int:
+def read_answer(conn: Connection, sink: bytearray) -> int:
     """Read one answer with a Content-Length, check its status, and return its body's length."""
     data = conn.recv(16384)
     while (end := data.find(b"\r\n\r\n")) < 0:
@@ -89,7 +100,7 @@ def read_answer(conn: ssl.SSLSocket, sink: bytearray) -> int:
     return total
 
 
-def _requests(conns: list[ssl.SSLSocket], request: bytes, count: int) -> int:
+def _requests(conns: list[Connection], request: bytes, count: int) -> int:
     sink = bytearray(65536)
     done = 0
     while done < count:
@@ -110,7 +121,7 @@ def _connections(plan: Plan, context: ssl.SSLContext, request: bytes, count: int
     return count
 
 
-def _down(conns: list[ssl.SSLSocket], request: bytes) -> int:
+def _down(conns: list[Connection], request: bytes) -> int:
     sink = bytearray(1 << 18)
     total = 0
     for conn in conns:
@@ -119,7 +130,7 @@ def _down(conns: list[ssl.SSLSocket], request: bytes) -> int:
     return total
 
 
-def _up(conns: list[ssl.SSLSocket], head: bytes, block: memoryview, size: int) -> int:
+def _up(conns: list[Connection], head: bytes, block: memoryview, size: int) -> int:
     sink = bytearray(65536)
     for conn in conns:
         conn.sendall(head)
@@ -168,8 +179,9 @@ def run(plan: Plan) -> tuple[float, int]:
 
 def main(argv: list[str]) -> None:
     """Parse the arguments, run, report, and stay until standard input ends."""
-    job, port, authority, ca_file, count, size, connections, token = argv
-    plan = Plan(job, int(port), authority, ca_file, int(count), int(size), int(connections), token)
+    job, port, authority, ca_file, count, size, connections, token, *mutual = argv
+    numbers = int(count), int(size), int(connections)
+    plan = Plan(job, int(port), authority, ca_file, *numbers, token, *mutual)
     seconds, units = run(plan)
     print(json.dumps({"seconds": seconds, "units": units}), flush=True)
     sys.stdin.read()

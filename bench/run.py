@@ -19,7 +19,7 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from bench import contenders, jobs, report  # noqa: E402 - run as a script, the path comes first
-from bench.gateway import start_slapenir  # noqa: E402
+from bench.gateway import start_slapenir, start_slapenir_mutual  # noqa: E402
 from bench.measure import rss_megabytes  # noqa: E402
 from tests.support.certs import ThrowawayCA  # noqa: E402
 
@@ -28,9 +28,10 @@ STARTERS: dict[str, Callable[[contenders.Bed], contenders.Running]] = {
     "squid": contenders.start_squid,
     "mitmproxy": contenders.start_mitmproxy,
     "slapenir": start_slapenir,
+    "slapenir-mutual": start_slapenir_mutual,
     "squid-peek": functools.partial(contenders.start_squid, name="squid-peek"),
 }
-DEFAULT = ("relay", "squid", "mitmproxy", "slapenir")
+DEFAULT = ("relay", "squid", "mitmproxy", "slapenir", "slapenir-mutual")
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

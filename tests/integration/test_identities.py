@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from tests.support.agents import SERVER, AgentCA, AgentCertificate, pem, spiffe
 from tests.support.certs import ThrowawayCA
 from tests.support.gateway import ROOT, Credential, Gateway, clean_environment, free_port
 from tests.support.origin import Origin, Request, Step, ok
+from tests.support.tls_in_tls import TlsInTls, proxy_tls, tunnel_through
 from tests.support.traces import traces
 
 ONE, TWO, BOTH = "one.example.test", "two.example.test", "both.example.test"
@@ -139,57 +139,12 @@ credentials = ["{rule}"]
     def proxy(self) -> str:
         return f"https://{GATEWAY_NAME}:{self.tls_port}"
 
-    def connect(self, agent: str, host: str) -> ssl.SSLSocket:
-        """Return TLS to an origin, in TLS to the gateway, by Python's own TLS."""
-        raw = socket.create_connection(("127.0.0.1", self.tls_port), SECONDS)
-        context = ssl.create_default_context(cafile=str(self.directory / "server-ca.pem"))
-        context.load_cert_chain(*self.files[agent])
-        outer = context.wrap_socket(raw, server_hostname=GATEWAY_NAME)
-        authority = f"{host}:{self.origin.port}"
-        outer.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            more = outer.recv(4096)
-            if not more:
-                raise ConnectionError(f"the gateway closed: {head!r}")
-            head += more
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise ConnectionError(head.decode("latin-1"))
-        return TlsInTls(outer, str(self.gateway.ca_file), host)  # type: ignore[return-value]
-
-
-class TlsInTls:
-    """A TLS connection over another one: the standard library has it for memory only."""
-
-    def __init__(self, outer: ssl.SSLSocket, ca_file: str, host: str) -> None:
-        self._outer = outer
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        context = ssl.create_default_context(cafile=ca_file)
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
-        self._do(self._tls.do_handshake)
-
-    def _do(self, call: Any, *arguments: Any) -> Any:
-        while True:
-            try:
-                result = call(*arguments)
-                self._outer.sendall(self._out.read())
-                return result
-            except ssl.SSLWantReadError:
-                self._outer.sendall(self._out.read())
-                data = self._outer.recv(65536)
-                if not data:
-                    raise ConnectionError("the gateway closed") from None
-                self._in.write(data)
-
-    def sendall(self, data: bytes) -> None:
-        self._do(self._tls.write, data)
-
-    def recv(self, size: int) -> bytes:
-        found: bytes = self._do(self._tls.read, size)
-        return found
-
-    def close(self) -> None:
-        self._outer.close()
+    def connect(self, agent: str, host: str) -> TlsInTls:
+        """Return TLS to an origin, in TLS to the gateway with an agent's certificate."""
+        roots = self.directory / "server-ca.pem"
+        outer = proxy_tls(self.tls_port, GATEWAY_NAME, roots, *self.files[agent])
+        context = ssl.create_default_context(cafile=str(self.gateway.ca_file))
+        return tunnel_through(outer, f"{host}:{self.origin.port}", context)
 
 
 class IdentityCase(SynchronousTestCase):
