@@ -32,10 +32,6 @@ LOOK_SECONDS = 5.0
 class Door(Protocol):
     """One listener's TLS with what keeps it up to date."""
 
-    @property
-    def doorway(self) -> Doorway:
-        """The TLS."""
-
     def look(self, force: bool = False) -> None:
         """Look whether something changed; ``force`` reads it all anew."""
 
@@ -49,12 +45,11 @@ class Doors:
         self._doors: list[Door] = []
         self._call: IDelayedCall | None = None
 
-    def add(self, door: Door) -> Doorway:
+    def add(self, door: Door) -> None:
         """Keep a door up to date from now on."""
         self._doors.append(door)
         if self._call is None:
             self._call = self._reactor.callLater(LOOK_SECONDS, self._look)
-        return door.doorway
 
     def look_now(self) -> None:
         """Read everything anew: a SIGHUP asks for it."""

@@ -75,14 +75,19 @@ def load_all(path: str, environ: Mapping[str, str]) -> Loaded:
             discard=limits.discard_bytes,
         ),
     )
-    own = settings.identities if settings.gateway.ca == "per-identity" else None
     return Loaded(
         settings,
         terms,
         static_hosts(settings),
         build_identities(settings),
-        Interception.load(settings.gateway.state_dir, own),
+        load_interception(settings),
     )
+
+
+def load_interception(settings: Settings) -> Interception:
+    """Read the interception CA, or that of each identity; raises PkiError."""
+    own = settings.identities if settings.gateway.ca == "per-identity" else None
+    return Interception.load(settings.gateway.state_dir, own)
 
 
 def edge_limits(settings: Settings) -> EdgeLimits:
@@ -129,5 +134,5 @@ def check_reload(old: Settings, new: Settings) -> None:
 
 def write_bundles(settings: Settings, interception: Interception) -> None:
     """Write what sandboxes are to trust: one file, or one for each identity; raises ConfigError."""
-    for authority in interception.authorities.values():
-        write_ca_bundle(settings, authority.certificate_pem)
+    for identity, trusted in interception.trusted.items():
+        write_ca_bundle(settings, trusted, identity)

@@ -106,7 +106,11 @@ class GatewayService(Service):
         )
         self._tell_authorities(loaded.interception)
         self._gatehouse = Gatehouse(
-            self._reactor, settings, self._publisher.publish, self._clients.review
+            self._reactor,
+            settings,
+            self._publisher.publish,
+            self._clients.review,
+            self._clients.identify,
         )
         self._stops.append(self._gatehouse.stop)
         started: list[Deferred[Any]] = [

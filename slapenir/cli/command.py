@@ -11,10 +11,14 @@ import click
 from slapenir import __version__
 from slapenir.cli.authority import ca
 from slapenir.cli.check import check
+from slapenir.cli.enrol import enrol
 from slapenir.cli.environment import env
 from slapenir.cli.explain import explain
+from slapenir.cli.identity_ca import ca_token
+from slapenir.cli.identity_token import token
 from slapenir.cli.initial import init
 from slapenir.cli.output import report
+from slapenir.cli.sidecar import sidecar
 from slapenir.errors import SlapenirError
 
 BAD_CONFIGURATION = 2
@@ -29,7 +33,8 @@ def cli() -> None:
     """
 
 
-for command in (init, check, explain, env, ca):
+assert ca_token.name in ca.commands  # noqa: S101 - importing it is what adds it
+for command in (init, check, explain, env, token, ca, enrol, sidecar):
     cli.add_command(command)
 
 

@@ -17,7 +17,7 @@ from slapenir.config.credentials import read_credentials
 from slapenir.config.identity_checks import KINDS_OF, ways_of
 from slapenir.config.load import load
 from slapenir.config.settings import Listener, Settings
-from slapenir.config.state import check_state_dir, gateway_key
+from slapenir.config.state import bundle_path, check_state_dir, gateway_key
 from slapenir.errors import ConfigError
 
 # Each says where the CAs are to one family of programs; all of them replace the program's own,
@@ -54,7 +54,7 @@ def env(file: str, identity: str, listener: str | None, shell: str) -> None:
     settings = load(file)
     variables = {
         **_proxy(settings, identity, listener),
-        **dict.fromkeys(CA_VARIABLES, settings.gateway.ca_bundle),
+        **dict.fromkeys(CA_VARIABLES, bundle_path(settings, identity)),
         **_placeholders(settings, identity),
     }
     # A placeholder keeps what is no letter or digit, bytes that are not UTF-8 included.

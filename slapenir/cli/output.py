@@ -12,7 +12,9 @@ from slapenir.errors import ConfigError, ConfigErrors, SlapenirError
 
 def console() -> Console:
     """Return a console on standard output that never wraps, so that lines can be searched."""
-    return Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
+    return Console(
+        file=sys.stdout, soft_wrap=True, highlight=False, markup=False, emoji=False
+    )
 
 
 def say(text: str) -> None:

@@ -160,13 +160,25 @@ def gateway_key(state_dir: str, create: bool) -> bytes:
     return key
 
 
-def write_ca_bundle(settings: Settings, authority_pem: bytes) -> None:
-    """Write what agents are to trust to ``ca_bundle``, mode 0644; nothing when it is up to date.
+def bundle_path(settings: Settings, identity: str = "") -> str:
+    """Return the file of certificates that an identity's agents are told to trust.
 
-    That is the gateway's authority, and the origins' CAs too when a rule passes TLS through, for
+    With a CA for each identity it is ``ca_bundle`` with the identity's name before its suffix.
+    """
+    path = settings.gateway.ca_bundle
+    if settings.gateway.ca != "per-identity" or not identity:
+        return path
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}.{identity}{suffix}"
+
+
+def write_ca_bundle(settings: Settings, authority_pem: bytes, identity: str = "") -> None:
+    """Write what agents are to trust to their bundle, mode 0644; nothing when it is up to date.
+
+    That is the interception authority, and the origins' CAs too when a rule passes TLS through, for
     then agents see the origins' own certificates.  Raises ConfigError.
     """
-    path, key = settings.gateway.ca_bundle, "$.gateway.ca_bundle"
+    path, key = bundle_path(settings, identity), "$.gateway.ca_bundle"
     data = authority_pem
     if any(rule.action is Action.PASSTHROUGH for rule in settings.rules):
         data += _origin_cas(settings.origin.ca_file)

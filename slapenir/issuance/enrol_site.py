@@ -143,7 +143,7 @@ class _Site(HTTPFactory):
 
     def buildProtocol(self, addr: IAddress) -> IProtocol:  # type: ignore[override]
         channel: Any = HTTPFactory.buildProtocol(self, addr)
-        channel.requestFactory = lambda channel: EnrolmentRequest(channel, self._handle)
+        channel.requestFactory = lambda made, queued: EnrolmentRequest(made, self._handle)
         found: IProtocol = channel
         return found
 

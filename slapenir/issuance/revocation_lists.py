@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
-from slapenir.pki.revocation import Revocations
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from slapenir.errors import PkiError, SlapenirError
 from slapenir.pki.files import read_guarded
+from slapenir.pki.revocation import Revocations
 
 URL_SECONDS = 60.0
 Stamp = tuple[int, int, int]

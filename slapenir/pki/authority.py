@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from slapenir.errors import PkiError
 from slapenir.pki.files import read_guarded, write_new
+from slapenir.pki.key_files import key_pem
 
 CERTIFICATE_FILE = "ca.pem"
 KEY_FILE = "ca.key"
@@ -86,28 +87,24 @@ class CertificateAuthority:
         common_name: str,
         days: int = 3650,
         clock: Callable[[], float] = time.time,
+        stem: str = "ca",
     ) -> CertificateAuthority:
-        """Make an EC P-256 authority and write ca.key (0600) and ca.pem (0644) there.
+        """Make an EC P-256 authority and write STEM.key (0600) and STEM.pem (0644) there.
 
         It may sign leaves only (pathlen 0) and is valid from two days ago for ``days`` from now.
         Raises PkiError when either file exists, or cannot be written; then neither is changed.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _self_signed(key, common_name, days, clock())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        key_path = os.path.join(directory, KEY_FILE)
-        if os.path.lexists(os.path.join(directory, CERTIFICATE_FILE)):
-            raise PkiError(
-                f"{directory}/{CERTIFICATE_FILE} exists already and is never overwritten"
-            )
+        pem = key_pem(key)
+        key_path = os.path.join(directory, f"{stem}.key")
+        path = os.path.join(directory, f"{stem}.pem")
+        if os.path.lexists(path):
+            raise PkiError(f"{path} exists already and is never overwritten")
         write_new(key_path, pem, 0o600)
         authority = cls(certificate, key)
         try:
-            write_new(os.path.join(directory, CERTIFICATE_FILE), authority.certificate_pem, 0o644)
+            write_new(path, authority.certificate_pem, 0o644)
         except PkiError:
             with contextlib.suppress(OSError):
                 os.unlink(key_path)
@@ -123,11 +120,14 @@ class CertificateAuthority:
         """
         certificate_path = os.path.join(directory, CERTIFICATE_FILE)
         key_path = os.path.join(directory, KEY_FILE)
-        certificate = _read_certificate(certificate_path)
+        certificate = read_certificate(certificate_path)
         key = _read_key(key_path)
         _check_authority(certificate, certificate_path)
         if certificate.public_key() != key.public_key():
-            raise PkiError(f"{key_path} is not the key of {certificate_path}; restore the pair")
+            raise PkiError(
+                f"{key_path} is not the key of {certificate_path}; restore the pair, or, in the "
+                "middle of a rotation, run again: slapenir ca rotate FILE --interception --activate"
+            )
         authority = cls(certificate, key)
         now = clock()
         if now >= authority.not_after:
@@ -163,7 +163,8 @@ def _self_signed(
     )
 
 
-def _read_certificate(path: str) -> x509.Certificate:
+def read_certificate(path: str) -> x509.Certificate:
+    """Return the one certificate in a file; raises PkiError with what to do."""
     try:
         found = x509.load_pem_x509_certificates(read_guarded(path, private=False))
     except FileNotFoundError:

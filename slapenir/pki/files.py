@@ -15,8 +15,8 @@ def _trusted_owner(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
-def read_guarded(path: str, *, private: bool) -> bytes:
-    """Return the content of a regular file of at most 1 MiB.
+def read_guarded(path: str, *, private: bool, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file of at most ``limit`` bytes.
 
     Raises FileNotFoundError when it is missing, and PkiError with the remedy when it is a
     symbolic link, not a regular file, owned by someone other than root or this user, writable by
@@ -33,11 +33,11 @@ def read_guarded(path: str, *, private: bool) -> bytes:
     try:
         _check_status(path, os.fstat(descriptor), private)
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(limit + 1)
     finally:
         os.close(descriptor)
-    if len(data) > MAX_BYTES:
-        raise PkiError(f"{path} is longer than {MAX_BYTES} bytes")
+    if len(data) > limit:
+        raise PkiError(f"{path} is longer than {limit} bytes")
     return data
 
 

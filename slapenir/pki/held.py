@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from slapenir.errors import PkiError
 from slapenir.pki.files import read_guarded, replace
+from slapenir.pki.key_files import key_pem
 
 KEY, CHAIN, ROOTS = "key.pem", "chain.pem", "roots.pem"
 MAX_CHAIN = 8
@@ -81,12 +82,7 @@ class Held:
         The key comes first: where the process dies in between, ``load`` sees two that do not
         belong together and says so, and the caller asks for a new certificate.
         """
-        pem = self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        replace(os.path.join(directory, KEY), pem, 0o600)
+        replace(os.path.join(directory, KEY), key_pem(self.key), 0o600)
         replace(os.path.join(directory, ROOTS), to_pem(self.roots), 0o644)
         replace(os.path.join(directory, CHAIN), to_pem(self.chain), 0o644)
 

@@ -1,0 +1,1 @@
+"""Getting, renewing and giving certificates: enrolment, ACME and step-ca."""

@@ -1,0 +1,311 @@
+"""The embedded CA of the agents' certificates: a root that can be kept offline, and issuing CAs.
+
+Its files are in STATE/pki.  The root signs issuing CAs, which are constrained to the configured
+names, and its key is needed for nothing else.  Every change is made under a lock and takes effect
+with one replaced file.  It has nothing to do with the CA that intercepts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from slapenir.errors import PkiError
+from slapenir.pki.authority import LEAF_USAGE
+from slapenir.pki.ca_book import (
+    Book,
+    Entry,
+    Revoked,
+    Term,
+    append_entry,
+    locked,
+    read_entries,
+    write_book,
+)
+from slapenir.pki.ca_certificates import begin_leaf, cross_signed, root_certificate
+from slapenir.pki.ca_files import CRL, CRL_SECONDS, REASONS, TOKENS, CaFiles
+from slapenir.pki.constraints import name_constraints, outside
+from slapenir.pki.files import read_guarded, replace, write_new
+from slapenir.pki.held import Wanted, new_key, to_pem
+from slapenir.pki.key_files import key_pem
+
+BACKDATE = 300.0
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+@attrs.frozen(slots=True)
+class Issued:
+    """A signed certificate with its issuers; ``serial`` is in hex, ``not_after`` Unix seconds."""
+
+    chain: tuple[x509.Certificate, ...]
+    serial: str
+    not_after: float
+
+
+class IdentityAuthority(CaFiles):
+    """The CA in one directory.  What the files say is read anew for each question.
+
+    May be used from several threads and processes at a time.  Everything raises PkiError with what
+    is wrong and what to do.
+    """
+
+    # Making and reading it.
+
+    @classmethod
+    def create(
+        cls,
+        directory: str,
+        *,
+        domains: Sequence[str],
+        addresses: Sequence[str] = (),
+        root_directory: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> IdentityAuthority:
+        """Make a root, an issuing CA for ``domains`` and ``addresses``, and an empty list.
+
+        The root's key is written to ``root_directory``, by default beside the rest.  Nothing is
+        overwritten: a directory that holds a CA is an error.
+        """
+        made = cls(directory, clock)
+        constraints = name_constraints(domains, addresses)
+        try:
+            os.makedirs(os.path.join(directory, TOKENS), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise PkiError(f"{directory} cannot be made: {error.strerror}") from None
+        with locked(directory):
+            if os.path.lexists(made._path("book.json")):
+                raise PkiError(f"{directory} holds an identity CA already; it is not overwritten")
+            root_key = new_key()
+            root = root_certificate(root_key, 1, clock())
+            key_file = os.path.join(root_directory or directory, "root-1.key")
+            write_new(key_file, key_pem(root_key), 0o600)
+            replace(made._path("root-1.pem"), to_pem((root,)), 0o644)
+            made._new_issuing("issuing-2", root_key, root, constraints)
+            book = Book((Term("root-1"),), (Term("issuing-2"),), made=2)
+            made._write_list(book, CRL_SECONDS)
+            write_book(directory, attrs.evolve(book, lists=1))
+        return made
+
+    @classmethod
+    def load(cls, directory: str, clock: Callable[[], float] = time.time) -> IdentityAuthority:
+        """Return the CA of a directory, checked to be able to sign (T115); makes nothing."""
+        found = cls(directory, clock)
+        book = found._book()
+        certificate, key = found._signer(book)
+        if certificate.public_key() != key.public_key():
+            raise PkiError(f"{found._path(book.issuing[0].name)}.key is another CA's; restore it")
+        now = clock()
+        for name, one in (
+            (book.issuing[0].name, certificate),
+            (book.roots[0].name, found.roots[0]),
+        ):
+            if now >= one.not_valid_after_utc.timestamp():
+                raise PkiError(f"{found._path(name)}.pem has expired; run: slapenir ca rotate FILE")
+            if now < one.not_valid_before_utc.timestamp():
+                raise PkiError(f"{found._path(name)}.pem is not valid yet; check the clock")
+        return found
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """What clients are to trust: the root, and older ones while a rotation overlaps."""
+        return self._in_force(self._book().roots)
+
+    @property
+    def issuers(self) -> tuple[x509.Certificate, ...]:
+        """The issuing CAs whose certificates are good now: what a listener goes by."""
+        return self._in_force(self._book().issuing)
+
+    @property
+    def stamps(self) -> tuple[str, str]:
+        """The files that change whenever the CA or its list does."""
+        return self._path("book.json"), self._path(CRL)
+
+    def crl(self) -> bytes:
+        """Return the lists of revoked certificates in PEM, one for each issuing CA."""
+        try:
+            return read_guarded(self._path(CRL), private=False)
+        except FileNotFoundError:
+            raise PkiError(f"{self._path(CRL)} is missing; run: slapenir ca crl FILE") from None
+
+    def entries(self) -> list[tuple[Entry, Revoked | None]]:
+        """Return every certificate that was issued, with its revocation if there is one."""
+        revoked = {one.serial: one for one in self._book().revoked}
+        return [(one, revoked.get(one.serial)) for one in read_entries(self._directory)]
+
+    # Signing.
+
+    def issue(self, wanted: Wanted, public_key: PublicKey, *, identity: str) -> Issued:
+        """Sign a certificate with the names of ``wanted`` for a key; it is logged first.
+
+        It begins five minutes ago and never outlives its issuer.  A server's may be used for both
+        sides, another one for clients only.
+        """
+        with locked(self._directory):
+            book = self._book()
+            issuer, key = self._signer(book)
+            constraints = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
+            name = outside(constraints, wanted)
+            if name:
+                raise PkiError(
+                    f"the issuing CA is not for {name}; add its domain to pki.domains and run: "
+                    "slapenir ca rotate FILE"
+                )
+            now = self._clock()
+            start = max(now - BACKDATE, issuer.not_valid_before_utc.timestamp())
+            end = min(now + wanted.lifetime, issuer.not_valid_after_utc.timestamp())
+            if end <= now:
+                raise PkiError("the issuing CA has expired; run: slapenir ca rotate FILE")
+            builder = begin_leaf(wanted, public_key, issuer, start, end)
+            usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+            if wanted.server:
+                usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            builder = builder.add_extension(LEAF_USAGE, critical=True)
+            leaf = builder.sign(key, hashes.SHA256())
+            serial = f"{leaf.serial_number:x}"
+            append_entry(
+                self._directory, Entry(serial, identity, book.issuing[0].name, float(int(end)))
+            )
+            return Issued((leaf, issuer, *self._crossing(book)), serial, float(int(end)))
+
+    def make_token(self, identity: str, lifetime: float) -> str:
+        """Return the secret of a new enrolment token."""
+        return self._tokens.make(identity, lifetime)
+
+    def redeem(self, secret: str) -> str:
+        """Return the identity of an enrolment token, and use it up."""
+        return self._tokens.redeem(secret)
+
+    # Revoking.
+
+    def revoke(
+        self,
+        serial: str | None = None,
+        identity: str | None = None,
+        certificate: x509.Certificate | None = None,
+        reason: str = "unspecified",
+        lifetime: float = CRL_SECONDS,
+    ) -> list[str]:
+        """Revoke one certificate, or all of an identity; return the serials that are new.
+
+        The list is signed at once.
+        """
+        if reason not in REASONS:
+            raise PkiError(f"{reason} is not a reason; write one of {', '.join(REASONS)}")
+        if certificate is not None:
+            serial = f"{certificate.serial_number:x}"
+        with locked(self._directory):
+            book, now = self._book(), self._clock()
+            known = read_entries(self._directory)
+            if serial is not None:
+                chosen = [one for one in known if one.serial == serial.lower().lstrip("0")]
+            else:
+                chosen = [one for one in known if one.identity == identity and one.not_after > now]
+            if not chosen:
+                what = f"the serial {serial}" if serial is not None else f"the identity {identity}"
+                raise PkiError(f"no certificate in force was issued with {what}")
+            before = {one.serial for one in book.revoked}
+            new = [
+                Revoked(one.serial, one.issuer, now, reason, one.identity)
+                for one in chosen
+                if one.serial not in before
+            ]
+            self._change(attrs.evolve(book, revoked=(*book.revoked, *new)), lifetime)
+            return [one.serial for one in new]
+
+    def refresh_crl(self, lifetime: float = CRL_SECONDS) -> None:
+        """Sign the list anew, so that it does not end."""
+        with locked(self._directory):
+            self._change(self._book(), lifetime)
+
+    # Rotating.
+
+    def rotate_issuing(
+        self,
+        overlap: float,
+        distrust: bool = False,
+        domains: Sequence[str] = (),
+        addresses: Sequence[str] = (),
+        root_directory: str | None = None,
+    ) -> None:
+        """Make a new issuing CA, by the root's key, which has to be at hand.
+
+        What the old one signed stays good for ``overlap`` seconds; with ``distrust`` not at all.
+        """
+        with locked(self._directory):
+            book = self._book()
+            key, root = self._root(book, root_directory)
+            until = self._clock() + (0.0 if distrust else overlap)
+            name = f"issuing-{book.made + 1}"
+            self._new_issuing(name, key, root, self._constraints(book, domains, addresses))
+            self._change(
+                attrs.evolve(
+                    book, issuing=(Term(name), *_ending(book.issuing, until)), made=book.made + 1
+                ),
+                CRL_SECONDS,
+            )
+
+    def rotate_root(
+        self,
+        overlap: float,
+        domains: Sequence[str] = (),
+        addresses: Sequence[str] = (),
+        root_directory: str | None = None,
+    ) -> None:
+        """Make a new root and a new issuing CA; the old root signs the new one, too.
+
+        Who knows only the old root goes on trusting the gateway, for ``overlap`` seconds.
+        """
+        with locked(self._directory):
+            book = self._book()
+            old_key, old_root = self._root(book, root_directory)
+            now = self._clock()
+            made = book.made
+            root_name, cross, issuing = (
+                f"root-{made + 1}",
+                f"cross-{made + 1}",
+                f"issuing-{made + 2}",
+            )
+            key = new_key()
+            root = root_certificate(key, made + 1, now)
+            key_file = os.path.join(root_directory or self._directory, f"{root_name}.key")
+            write_new(key_file, key_pem(key), 0o600)
+            replace(self._path(f"{root_name}.pem"), to_pem((root,)), 0o644)
+            crossed = cross_signed(root, old_root, old_key, now)
+            replace(self._path(f"{cross}.pem"), to_pem((crossed,)), 0o644)
+            self._new_issuing(issuing, key, root, self._constraints(book, domains, addresses))
+            until = now + overlap
+            self._change(
+                attrs.evolve(
+                    book,
+                    roots=(Term(root_name), *_ending(book.roots, until)),
+                    issuing=(Term(issuing), *_ending(book.issuing, until)),
+                    cross=cross,
+                    made=made + 2,
+                ),
+                CRL_SECONDS,
+            )
+
+    def finish_rotation(self) -> None:
+        """End every overlap now: only the newest root and issuing CA are good."""
+        with locked(self._directory):
+            book = self._book()
+            self._change(
+                attrs.evolve(book, roots=book.roots[:1], issuing=book.issuing[:1], cross=""),
+                CRL_SECONDS,
+            )
+
+
+def _ending(terms: Sequence[Term], until: float) -> tuple[Term, ...]:
+    """Return terms that end at ``until`` at the latest."""
+    return tuple(
+        one if one.until is not None and one.until < until else Term(one.name, until)
+        for one in terms
+    )
