@@ -54,7 +54,7 @@ test: $(VENV)/.test ## Run every test (as root it installs the tools that tests 
 lint: $(VENV)/.test ## Check style, layout and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict slapenir twisted/plugins/slapenir_plugin.py
+	$(BIN)/mypy --strict slapenir twisted/plugins/*.py
 
 format: $(VENV)/.test ## Rewrite the layout of every Python file
 	$(BIN)/ruff format .

@@ -87,16 +87,25 @@ class ManagedDoor:
             )
         directory = os.path.join(state_dir, DIRECTORY)
         make_directory(directory, "$.gateway.state_dir")
+        wanted = wanted_server(settings)
         provider = make_provider(
             reactor,
             settings,
             directory,
-            wanted_server(settings),
+            wanted,
             issue,
             lambda: authority.roots if self.authority is not None else (),
         )
+        self._wanted = wanted
         self._renewer = Renewer(
-            reactor, clock, provider, directory, LABEL, publish, random.SystemRandom().random
+            reactor,
+            clock,
+            provider,
+            directory,
+            LABEL,
+            publish,
+            random.SystemRandom().random,
+            self._suits,
         )
         self._renewer.subscribe(self._renewed)
 
@@ -138,6 +147,12 @@ class ManagedDoor:
         reading.addCallbacks(self._changed, self._unread)
 
     # The provider's certificate.
+
+    def _suits(self, held: Held) -> bool:
+        """Whether a certificate that was kept is still the one to show."""
+        if self.authority is not None and held.chain[1:2] != self._anchors[:1]:
+            return False
+        return self._wanted.is_said_by(held.leaf)
 
     def _renewed(self, held: Held) -> None:
         if self.authority is None:

@@ -64,7 +64,8 @@ class WheelTests(unittest.SynchronousTestCase):
             for path in (ROOT / "slapenir").rglob("*")
             if path.suffix in (".py", ".toml", ".typed")
         }
-        self.assertEqual(names, {*here, "twisted/plugins/slapenir_plugin.py"})
+        plugins = {f"twisted/plugins/slapenir_{name}.py" for name in ("plugin", "sidecar_plugin")}
+        self.assertEqual(names, here | plugins)
 
     def test_a_regular_install_has_the_plugin_and_the_command(self) -> None:
         """In an environment that only has the wheel, twistd lists and describes slapenir."""

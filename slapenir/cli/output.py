@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -10,21 +11,23 @@ from rich.text import Text
 from slapenir.errors import ConfigError, ConfigErrors, SlapenirError
 
 
+def _console(file: TextIO) -> Console:
+    return Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 def console() -> Console:
     """Return a console on standard output that never wraps, so that lines can be searched."""
-    return Console(
-        file=sys.stdout, soft_wrap=True, highlight=False, markup=False, emoji=False
-    )
+    return _console(sys.stdout)
 
 
 def say(text: str) -> None:
     """Tell the person at the terminal something that is no result: on standard error."""
-    Console(file=sys.stderr, soft_wrap=True, highlight=False, markup=False).print(text)
+    _console(sys.stderr).print(text)
 
 
 def report(error: SlapenirError) -> None:
     """Print what is wrong, where, and what to do, on standard error; one part for each problem."""
-    errors = Console(file=sys.stderr, soft_wrap=True, highlight=False, markup=False)
+    errors = _console(sys.stderr)
     for one in error.errors if isinstance(error, ConfigErrors) else [error]:
         if not isinstance(one, ConfigError):
             errors.print(Text.assemble(("error: ", "bold red"), str(one)))

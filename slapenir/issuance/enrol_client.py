@@ -23,14 +23,15 @@ from twisted.internet.threads import deferToThread
 
 from slapenir.errors import PkiError
 from slapenir.issuance.pinned_https import Answer, PinnedClient, fetch_unverified
-from slapenir.issuance.provider import IssuanceError
+from slapenir.issuance.provider import IssuanceError, read_pem
 from slapenir.pki.files import read_guarded, replace
-from slapenir.pki.held import Held, Wanted, from_pem, new_key
+from slapenir.pki.held import Held, Wanted, new_key
 from slapenir.pki.tokens import EnrolmentToken, decode_token
 from slapenir.secret import Secret
 
 STATE_FILE = "enrolment.json"
 _JSON = "application/json"
+_CHAIN, _ROOTS = "the chain from the enrolment service", "the enrolment service's roots"
 _NEW_TOKEN = "make a new one: slapenir ca token FILE IDENTITY"  # noqa: S105 - a remedy
 _ANSWERS = {
     400: "the enrolment service does not understand the request; is it of this version?",
@@ -98,7 +99,7 @@ class EnrolledProvider:
         token, digest = await deferToThread(self._token)
         root = await self._pinned_root(token)
         key = new_key()
-        body = {"token_secret": _secret(token), "csr": _request(key)}
+        body = {"token_secret": token.secret, "csr": _request(key)}
         answer = await self._post((root,), token.url, "/v1/enrol", body)
         if answer.status == 401:
             self._refused = digest
@@ -148,7 +149,7 @@ class EnrolledProvider:
         answer = await fetch_unverified(self._reactor, f"{token.url}/v1/roots")
         if answer.status != 200:
             raise IssuanceError(_phrase(answer.status))
-        for root in _certificates(answer.body):
+        for root in read_pem(answer.body, _ROOTS):
             if root.fingerprint(hashes.SHA256()).hex() == token.root:
                 return root
         raise IssuanceError(
@@ -177,7 +178,7 @@ class EnrolledProvider:
             identity = str(found["identity"])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise IssuanceError("the enrolment service's answer cannot be read") from None
-        held = Held(key, _certificates(chain), _certificates(roots))
+        held = Held(key, read_pem(chain, _CHAIN), read_pem(roots, _ROOTS))
         if held.leaf.public_key() != key.public_key():
             raise IssuanceError("the certificate that came is not for our key")
         if self._now() >= held.not_after:
@@ -192,21 +193,9 @@ class EnrolledProvider:
             raise IssuanceError(str(error)) from None
 
 
-def _secret(token: EnrolmentToken) -> str:
-    secret = token.secret
-    return secret.reveal().decode("ascii") if isinstance(secret, Secret) else secret
-
-
 def _request(key: ec.EllipticCurvePrivateKey) -> str:
     """Return a request that says nothing but the key: the names come from the configuration."""
     return Wanted().request(key).public_bytes(serialization.Encoding.PEM).decode("ascii")
-
-
-def _certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
-    try:
-        return from_pem(pem, "the enrolment service's answer")
-    except PkiError as error:
-        raise IssuanceError(str(error)) from None
 
 
 def _phrase(status: int) -> str:

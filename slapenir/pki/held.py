@@ -41,6 +41,14 @@ class Wanted:
             *(x509.IPAddress(ipaddress.ip_address(one)) for one in self.addresses),
         ]
 
+    def is_said_by(self, certificate: x509.Certificate) -> bool:
+        """Whether a certificate has exactly these alternative names."""
+        try:
+            found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except (x509.ExtensionNotFound, ValueError):
+            return not self.alternative_names()
+        return set(found.value) == set(self.alternative_names())
+
     def request(self, key: ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
         """Return a signed request for a certificate with these names (PKCS #10, RFC 2986)."""
         common = (

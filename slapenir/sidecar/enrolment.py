@@ -23,11 +23,11 @@ def make_provider(reactor: Any, options: Options, read_token: ReadToken) -> Prov
     return EnrolledProvider(reactor, options.state, read_token)
 
 
-def check_beginning(options: Options, read_token: ReadToken) -> None:
-    """Raise PkiError when there is neither a certificate nor a token to get one with."""
+def check_beginning(options: Options, read_token: ReadToken) -> bool:
+    """Return whether there is a token and no certificate yet; raises PkiError without either."""
     try:
         Held.load(options.state)
-        return  # what is there may have expired; then the renewer says what is needed
+        return False  # what is there may have expired; then the renewer says what is needed
     except (FileNotFoundError, PkiError):
         token = read_token()
     if token is None:
@@ -37,3 +37,4 @@ def check_beginning(options: Options, read_token: ReadToken) -> None:
         )
     if isinstance(options.way, ByToken):
         decode_token(token.reveal().decode("ascii", "replace").strip())
+    return True

@@ -105,6 +105,8 @@ class SidecarService(Service):
             raise
         if self._renewer is not None:
             self._renewer.start()
+        host, _ = self._options.listen
+        self.telemetry.listening(host, self.forwarder.port, str(self._options.gateway))
         self.telemetry.publish(GatewayReady(__version__, ("sidecar",)))
 
     def stopService(self) -> Deferred[None]:
@@ -121,7 +123,7 @@ class SidecarService(Service):
         state = self._options.state
         self._lock = claim_state(state)
         read_token = token_reader(self._options.token_file, self._environ)
-        check_beginning(self._options, read_token)
+        self.telemetry.enrolling = check_beginning(self._options, read_token)
         provider = make_provider(self._reactor, self._options, read_token)
         renewer = Renewer(
             self._reactor,

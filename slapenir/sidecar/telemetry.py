@@ -64,6 +64,7 @@ class Telemetry:
             },
             Readiness(notify_socket or None).handlers,
         ]
+        self.enrolling = False  # whether the next certificate is the first
         self._logged: dict[Trouble, float] = {}
         self._unsaid: dict[Trouble, int] = dict.fromkeys(Trouble, 0)
 
@@ -77,6 +78,15 @@ class Telemetry:
                 handle(event)
             except OSError as error:  # systemd's socket is gone: nobody listens
                 self._log.warn("systemd cannot be told: {error}", error=error.strerror)
+
+    def listening(self, host: str, port: int, gateway: str) -> None:
+        """Tell where clients are waited for."""
+        self._log.info(
+            "Clients of {host}:{port} are brought to {gateway}",
+            host=host,
+            port=port,
+            gateway=gateway,
+        )
 
     def trouble(self, trouble: Trouble, detail: str) -> None:
         """Count what kept a client from the gateway, and log it at most once a minute."""
@@ -102,7 +112,9 @@ class Telemetry:
 
     def _on_loaded(self, event: CertificateLoaded) -> None:
         self._expiry.labels(event.certificate).set(event.not_after)
-        self._log.info("The certificate in use ends {end}", end=self._end(event.not_after))
+        text = "Enrolled: the certificate" if self.enrolling else "The certificate"
+        self.enrolling = False
+        self._log.info(f"{text} in use ends {{end}}", end=self._end(event.not_after))
 
     def _on_renewed(self, event: CertificateRenewed) -> None:
         self._expiry.labels(event.certificate).set(event.not_after)
