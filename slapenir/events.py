@@ -202,10 +202,14 @@ class Reloaded:
 
 @attrs.frozen(slots=True)
 class CertificateLoaded:
-    """A certificate is in use; ``not_after`` is its expiry in Unix seconds."""
+    """A certificate is in use; ``not_after`` is its expiry in Unix seconds.
+
+    ``looked_after`` says that it is renewed by itself.
+    """
 
     certificate: str
     not_after: float
+    looked_after: bool = False
 
 
 @attrs.frozen(slots=True)

@@ -13,6 +13,7 @@ from slapenir.config.build import (
     placeholders_by_identity,
     static_hosts,
 )
+from slapenir.config.bundles import load_interception
 from slapenir.config.credentials import read_credentials
 from slapenir.config.load import load
 from slapenir.config.settings import Settings
@@ -21,7 +22,6 @@ from slapenir.config.state import (
     check_origin_ca,
     check_state_dir,
     gateway_key,
-    write_ca_bundle,
 )
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.errors import ConfigError
@@ -84,12 +84,6 @@ def load_all(path: str, environ: Mapping[str, str]) -> Loaded:
     )
 
 
-def load_interception(settings: Settings) -> Interception:
-    """Read the interception CA, or that of each identity; raises PkiError."""
-    own = settings.identities if settings.gateway.ca == "per-identity" else None
-    return Interception.load(settings.gateway.state_dir, own)
-
-
 def edge_limits(settings: Settings) -> EdgeLimits:
     """Return the bounds that edge/ holds itself."""
     limits = settings.limits
@@ -130,9 +124,3 @@ def check_reload(old: Settings, new: Settings) -> None:
             raise ConfigError(
                 "cannot change while the gateway runs", path, "restart the gateway", new.file
             )
-
-
-def write_bundles(settings: Settings, interception: Interception) -> None:
-    """Write what sandboxes are to trust: one file, or one for each identity; raises ConfigError."""
-    for identity, trusted in interception.trusted.items():
-        write_ca_bundle(settings, trusted, identity)

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from slapenir import __version__
 from slapenir.admin import admin_factory
 from slapenir.config.build import resolver_servers
+from slapenir.config.bundles import write_bundles
 from slapenir.config.settings import Listener as ListenerSettings
 from slapenir.config.settings import Settings
 from slapenir.edge.client import Gateway
@@ -41,7 +42,7 @@ from slapenir.events import CertificateLoaded, GatewayReady, GatewayStopping, Re
 from slapenir.exchange.session import Session
 from slapenir.exchange.terms import Terms
 from slapenir.gatehouse import Gatehouse, listener_of
-from slapenir.loading import Loaded, check_reload, edge_limits, load_all, write_bundles
+from slapenir.loading import Loaded, check_reload, edge_limits, load_all
 from slapenir.observe.access import AccessLog
 from slapenir.observe.audit import AuditLog
 from slapenir.observe.diagnostics import Diagnostics

@@ -19,7 +19,13 @@ PAGE = ROOT / "docs" / "configuration.rst"
 EXAMPLE = ROOT / "etc" / "slapenir.toml"
 _CONFVAL = re.compile(r"^\.\. confval:: (\S+)\n(?:   :default: ``(.+)``\n)?", re.MULTILINE)
 # Attributes whose table is written in the singular.
-_TABLES = {"listeners": "listener", "credentials": "credential", "rules": "rule"}
+_TABLES = {
+    "listeners": "listener",
+    "credentials": "credential",
+    "rules": "rule",
+    "agents": "identity",
+}
+_NO_KEY = {"managed", "file"}  # what the file says in another way, or not at all
 
 
 def _table_of(kind: Any) -> type | None:
@@ -34,6 +40,8 @@ def _keys(kind: type, prefix: str) -> Iterator[tuple[str, attrs.Attribute[Any]]]
     """Yield every key below a settings class as ``table.key`` with its attribute."""
     hints = get_type_hints(kind)
     for attribute in attrs.fields(kind):
+        if attribute.name in _NO_KEY:
+            continue
         inner = _table_of(hints[attribute.name])
         if kind is not Settings:
             yield f"{prefix}{attribute.name}", attribute

@@ -10,6 +10,7 @@ import click
 
 from slapenir.cli.identity_setup import make_identity_authority, show_identity_authority
 from slapenir.cli.output import console, say
+from slapenir.config.bundles import load_interception
 from slapenir.config.load import load
 from slapenir.config.settings import Settings
 from slapenir.config.state import (
@@ -20,7 +21,6 @@ from slapenir.config.state import (
     write_ca_bundle,
 )
 from slapenir.errors import ConfigError, PkiError
-from slapenir.loading import load_interception
 from slapenir.pki.authority import CERTIFICATE_FILE, CertificateAuthority
 from slapenir.pki.interception import identity_directory
 

@@ -13,6 +13,7 @@ import click
 from slapenir.cli.authority import FILE, ca
 from slapenir.cli.identity_setup import pki_directory
 from slapenir.cli.output import console, say
+from slapenir.config.bundles import load_interception
 from slapenir.config.durations import duration
 from slapenir.config.identities import (
     ca_addresses,
@@ -25,7 +26,6 @@ from slapenir.config.load import load
 from slapenir.config.settings import Settings
 from slapenir.config.state import check_state_dir, make_directory, write_ca_bundle
 from slapenir.errors import ConfigError, PkiError
-from slapenir.loading import load_interception
 from slapenir.pki.ca_files import REASONS
 from slapenir.pki.files import replace, write_new
 from slapenir.pki.held import CHAIN, Held, from_pem, new_key, read_chain

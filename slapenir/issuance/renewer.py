@@ -193,8 +193,11 @@ class Renewer:
     def _use(self, held: Held) -> None:
         first, self.current = self.current is None, held
         self._timing.plan(held.not_before, held.not_after)
-        kind = CertificateLoaded if first else CertificateRenewed
-        self._publish(kind(self._label, held.not_after))
+        self._publish(
+            CertificateLoaded(self._label, held.not_after, True)
+            if first
+            else CertificateRenewed(self._label, held.not_after)
+        )
         for subscriber in self._subscribers:
             try:
                 subscriber(held)

@@ -169,6 +169,7 @@ class Diagnostics:
 
     def _on_certificate(self, event: CertificateLoaded) -> None:
         days = (event.not_after - self._clock()) / 86400
-        level = LogLevel.warn if days * 86400 < EXPIRY_WARNING else LogLevel.info
+        soon = days * 86400 < EXPIRY_WARNING and not event.looked_after
+        level = LogLevel.warn if soon else LogLevel.info
         text = "Certificate {certificate} ends in {days:.1f} days"
         self._log(event, level, text, certificate=event.certificate, days=days)

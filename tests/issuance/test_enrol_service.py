@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -86,6 +87,7 @@ class EnrolTests(EnrolmentTestCase):
             "",
             "x",
             flipped,
+            _unsigned(),
             bad.replace("CERTIFICATE REQUEST", "CERTIFICATE"),
             csr(ec.generate_private_key(ec.SECP521R1())),
             csr(ec.generate_private_key(ec.SECP256K1())),
@@ -394,3 +396,10 @@ def _signed(key: Any, algorithm: Any) -> str:
         return csr(key, algorithm)
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, None).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _unsigned() -> str:
+    """Return a request that is whole but for one bit of its signature."""
+    request = x509.load_pem_x509_csr(csr().encode()).public_bytes(serialization.Encoding.DER)
+    text = base64.encodebytes(request[:-1] + bytes([request[-1] ^ 1])).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"

@@ -52,7 +52,7 @@ class FirstTests(RenewerTestCase):
         self.keep(held(BEGIN - 3600))
         key = os.path.join(self.directory, "key.pem")
         chain = os.path.join(self.directory, "chain.pem")
-        good = {path: open(path, "rb").read() for path in (key, chain)}  # noqa: SIM115
+        good = {path: open(path, "rb").read() for path in (key, chain)}
         other = held(BEGIN)
         spoilt = {
             "key.pem is not the key of chain.pem": (chain, _pem(other)),
