@@ -186,6 +186,7 @@ class Renewer:
         try:
             await self._in_thread(self._write, held)
             self._saved, self._problem = True, ""
+            self._timing.plan(held.not_before, held.not_after)
         finally:
             if held is not self.current and not self._stopped:
                 self._use(held)

@@ -17,9 +17,9 @@ ReadToken = Callable[[], Secret | None]
 
 
 def make_provider(reactor: Any, options: Options, read_token: ReadToken) -> Provider:
-    """Return the provider that the options choose."""
+    """Return the provider that the options choose; raises PkiError."""
     if isinstance(options.way, ByStepCa):
-        raise NotImplementedError
+        raise PkiError("--step-ca is not there yet; use a token of the gateway, or --certificate")
     return EnrolledProvider(reactor, options.state, read_token)
 
 

@@ -18,7 +18,7 @@ class FirstTests(RenewerTestCase):
         current = self.renewer.current
         assert current is not None
         self.assertEqual(self.told, [current])
-        self.assertEqual(self.events, [CertificateLoaded("managed", BEGIN + DAY)])
+        self.assertEqual(self.events, [CertificateLoaded("managed", BEGIN + DAY, True)])
         self.assertEqual(Held.load(self.directory).chain, current.chain)
         self.assertEqual(os.stat(self.directory).st_mode & 0o777, 0o700)
         self.assertEqual(os.stat(os.path.join(self.directory, "key.pem")).st_mode & 0o777, 0o600)
@@ -30,7 +30,7 @@ class FirstTests(RenewerTestCase):
         self.renewer.start()
         self.assertEqual([found.chain for found in self.told], [one.chain])
         self.assertEqual(self.ca.asked, [])
-        self.assertEqual(self.events, [CertificateLoaded("managed", one.not_after)])
+        self.assertEqual(self.events, [CertificateLoaded("managed", one.not_after, True)])
 
     def test_one_that_has_ended_is_replaced_and_never_used(self) -> None:
         """T217: the provider is given the old one, and nobody else is."""
@@ -58,7 +58,7 @@ class FirstTests(RenewerTestCase):
             "key.pem is not the key of chain.pem": (chain, _pem(other)),
             "chain.pem is not a certificate": (chain, b"-----BEGIN CERTIFICATE-----\nAAAA\n"),
             "key.pem is not a private key": (key, good[key][:60]),
-            "chain.pem holds no certificate": (chain, b"\n"),
+            "chain.pem is not a certificate in PEM": (chain, b"\n"),
         }
         for words, (path, data) in spoilt.items():
             with open(path, "wb") as file:
@@ -111,10 +111,10 @@ class RenewalTests(RenewerTestCase):
             renewer.stop()
 
     def test_each_renewal_is_told_and_kept(self) -> None:
-        """Ten days: fifteen certificates, each given the one before; one event for each."""
+        """Ten days: sixteen certificates, each given the one before; one event for each."""
         self.renewer.start()
         self.run_for(10 * DAY, 30)
-        self.assertEqual(len(self.told), 15)
+        self.assertEqual(len(self.told), 16)
         self.assertEqual(len(self.of(CertificateLoaded)), 1)
         self.assertEqual(
             [event.not_after for event in self.of(CertificateRenewed)],
@@ -187,7 +187,9 @@ class FailureTests(RenewerTestCase):
         """Return the announced waits, after seeing that they were kept."""
         times = [time for time, _ in self.ca.asked]
         found = [event.retry_seconds for event in self.of(RenewalFailed)]
-        for before, after, wait in zip(times[-len(found) :], times[1 - len(found) :], found):
+        for before, after, wait in zip(
+            times[-len(found) :], times[1 - len(found) :], found, strict=False
+        ):
             self.assertAlmostEqual(after - before, wait, delta=0.01)
         return found
 
