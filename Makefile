@@ -49,6 +49,7 @@ demo: $(VENV)/.run ## Show one credential swapped and redacted, against a local 
 
 test: $(VENV)/.test ## Run every test (as root it installs the tools that tests need)
 	@.ci/packages $(TEST_TOOLS) || echo "The tests that need them will be skipped and say so."
+	@.ci/go-tools || true
 	@$(BIN)/python -m twisted.trial $(T)
 
 lint: $(VENV)/.test ## Check style, layout and types

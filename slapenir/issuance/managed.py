@@ -9,7 +9,9 @@ from cryptography import x509
 
 from slapenir.config.settings import Pki, Settings
 from slapenir.errors import ConfigError
+from slapenir.issuance.acme_provider import AcmeProvider
 from slapenir.issuance.provider import EmbeddedProvider, Issue, Provider
+from slapenir.issuance.stepca_provider import StepCaProvider, minted_tokens
 from slapenir.pki.held import Wanted
 
 
@@ -29,4 +31,18 @@ def make_provider(
     pki = settings.pki or Pki()
     if pki.provider == "embedded" and issue is not None:
         return EmbeddedProvider(reactor, wanted, issue, roots)
-    raise ConfigError(f"{pki.provider} is not there yet", "$.pki.provider", "", settings.file)
+    if pki.provider == "acme":
+        return AcmeProvider(
+            reactor,
+            pki.directory,
+            pki.root_fingerprint,
+            pki.root_file,
+            pki.contact,
+            pki.challenge,
+            directory,
+            wanted,
+        )
+    if pki.provider == "step-ca":
+        token = minted_tokens(pki.provisioner_key, pki.provisioner, pki.root_fingerprint)
+        return StepCaProvider(reactor, pki.url, pki.root_fingerprint, wanted, token)
+    raise ConfigError("is not a provider", "$.pki.provider", "", settings.file)
