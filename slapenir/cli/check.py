@@ -19,7 +19,7 @@ from slapenir.config.tls_checks import is_url
 from slapenir.doors import read_material
 from slapenir.errors import ConfigError, ConfigErrors, PkiError
 from slapenir.pki.files import read_guarded
-from slapenir.pki.revocation import Revocations
+from slapenir.pki.revocation import MAX_BYTES, Revocations
 
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 
@@ -84,7 +84,8 @@ def check_listeners(settings: Settings) -> None:
         try:
             material = read_material(tls)
             if tls.crl and not is_url(tls.crl):
-                Revocations.parse(read_guarded(tls.crl, private=False), material.anchors)
+                data = read_guarded(tls.crl, private=False, limit=MAX_BYTES)
+                Revocations.parse(data, material.anchors)
         except FileNotFoundError:
             found.append(_listener_problem(index, f"{tls.crl} does not exist", settings))
         except PkiError as error:

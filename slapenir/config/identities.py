@@ -7,6 +7,7 @@ import ipaddress
 from slapenir.config.durations import duration
 from slapenir.config.settings import Match, Pki, Settings
 from slapenir.errors import ConfigError
+from slapenir.pki.constraints import is_host_like
 from slapenir.pki.held import Wanted
 
 
@@ -72,7 +73,7 @@ def ca_domains(settings: Settings) -> tuple[str, ...]:
     for agent in settings.agents:
         named += _values(agent.match, "dns")
         named += [one.split("/")[2] for one in _values(agent.match, "spiffe")]
-        named += [one for one in _values(agent.match, "cn") if "." in one]
+        named += [one.lower() for one in _values(agent.match, "cn") if is_host_like(one)]
     return tuple(dict.fromkeys(named))
 
 

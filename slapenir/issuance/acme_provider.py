@@ -130,6 +130,8 @@ class AcmeProvider:
             request = self._wanted.request(key).public_bytes(Encoding.PEM)
             order = acme.new_order(request)
             for one in order.authorizations:
+                if one.body.status == messages.STATUS_VALID:  # the CA remembers an earlier order
+                    continue
                 chosen = [c for c in one.body.challenges if isinstance(c.chall, challenges.HTTP01)]
                 if not chosen:
                     raise IssuanceError("the CA offers no http-01 challenge")

@@ -17,7 +17,16 @@ _SECONDS = 10
 
 
 class _Request(Request):
-    """A request without a body: one that announces a body is cut off."""
+    """A request without a body, the only one of its connection.
+
+    A CA that kept the connection would ask it about its next order, too.
+    """
+
+    def process(self) -> None:
+        self.setHeader(b"connection", b"close")  # type: ignore[no-untyped-call]
+        if self.channel is not None:
+            self.channel.persistent = False
+        Request.process(self)
 
     def gotLength(self, length: int | None) -> None:
         Request.gotLength(self, 0)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from slapenir.errors import PkiError, SlapenirError
 from slapenir.pki.files import read_guarded
-from slapenir.pki.revocation import Revocations
+from slapenir.pki.revocation import MAX_BYTES, Revocations
 
 URL_SECONDS = 60.0
 Stamp = tuple[int, int, int]
@@ -121,6 +121,6 @@ def stamp_of(path: str) -> Stamp | None:
 
 def _read(path: str) -> bytes:
     try:
-        return read_guarded(path, private=False)
+        return read_guarded(path, private=False, limit=MAX_BYTES)
     except FileNotFoundError:
         raise PkiError(f"{path} does not exist") from None

@@ -5,10 +5,11 @@ Nothing is sent, a token least of all, before the CA showed that the pinned root
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -136,6 +137,24 @@ def given_token(read_token: Callable[[], Secret | None]) -> Token:
         return token.reveal().decode("ascii", "replace").strip()
 
     return give
+
+
+def wanted_of(subject: str, sans: Sequence[str], lifetime: float) -> Wanted:
+    """Return what a client certificate is to say: URIs, addresses and DNS names among ``sans``."""
+    uris = tuple(one for one in sans if "://" in one)
+    addresses = tuple(one for one in sans if one not in uris and _is_address(one))
+    dns = tuple(one for one in sans if one not in uris and one not in addresses)
+    if not sans:
+        dns = (subject,)  # what step-ca makes of a subject alone
+    return Wanted(subject, uris, dns, addresses, False, lifetime)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _chain(answer: Answer) -> tuple[x509.Certificate, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -11,6 +12,9 @@ from slapenir.errors import PkiError
 from slapenir.pki.held import Wanted
 
 _EVERY_ADDRESS = ("0.0.0.0/0", "::/0")
+# What OpenSSL takes for a host in a common name: two labels or more of these characters.
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
 
 
 def name_constraints(domains: Sequence[str], addresses: Sequence[str] = ()) -> x509.NameConstraints:
@@ -35,6 +39,11 @@ def name_constraints(domains: Sequence[str], addresses: Sequence[str] = ()) -> x
     return x509.NameConstraints(permitted, excluded)
 
 
+def is_host_like(common_name: str) -> bool:
+    """Whether a common name is held to the constraints for DNS names where there are none."""
+    return _HOST.fullmatch(common_name) is not None
+
+
 def outside(constraints: x509.NameConstraints, wanted: Wanted) -> str:
     """Return the first name of ``wanted`` that the constraints do not permit; empty when none."""
     domains, addresses = [], []
@@ -45,8 +54,8 @@ def outside(constraints: x509.NameConstraints, wanted: Wanted) -> str:
             addresses.append(one.value)
     hosts = [(name, name) for name in wanted.dns]
     hosts += [(uri, uri.partition("://")[2].partition("/")[0]) for uri in wanted.spiffe]
-    if "." in wanted.common_name and not wanted.dns:  # OpenSSL takes such a CN for a host
-        hosts.append((wanted.common_name, wanted.common_name))
+    if is_host_like(wanted.common_name) and not wanted.dns:
+        hosts.append((wanted.common_name, wanted.common_name.lower()))
     for name, host in hosts:
         if not any(host == domain or host.endswith(f".{domain}") for domain in domains):
             return name

@@ -60,14 +60,19 @@ def write_new(path: str, data: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, mode)
+    except FileExistsError:
+        raise PkiError(f"{path} exists already and is never overwritten") from None
+    except OSError as error:
+        raise PkiError(f"{path} cannot be written: {error.strerror}") from None
+    try:
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-    except FileExistsError:
-        raise PkiError(f"{path} exists already and is never overwritten") from None
     except OSError as error:
+        with contextlib.suppress(OSError):  # half a file would be in the way the next time
+            os.unlink(path)
         raise PkiError(f"{path} cannot be written: {error.strerror}") from None
 
 
@@ -82,6 +87,20 @@ def replace(path: str, data: bytes, mode: int) -> None:
     write_new(temporary, data, mode)
     try:
         os.replace(temporary, path)
+        flush_directory(os.path.dirname(path))
     except OSError as error:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise PkiError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def flush_directory(path: str) -> None:
+    """Flush a directory to the disk, so that names that came and went in it stay so.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,14 +9,19 @@ import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 
 from slapenir.errors import PkiError
+
+MAX_BYTES = 32 << 20
+"""What a file of lists may hold; 100,000 revoked certificates are about 5 MB in PEM."""
 
 _SKEW = 300.0
 _BEGIN = b"-----BEGIN X509 CRL-----"
 _END = b"-----END X509 CRL-----"
 _MOST = 64
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)  # they hash by themselves
 
 
 class Standing(Enum):
@@ -42,9 +47,10 @@ class Revocations:
     """
 
     def __init__(self, lists: Sequence[_List]) -> None:
-        self._lists = {one.issuer: one for one in lists}
-        self.count = sum(len(one.serials) for one in lists)
-        self.next_update = min(one.ends for one in lists)
+        # Of several lists of one issuer the newest is the one that counts.
+        self._lists = {one.issuer: one for one in sorted(lists, key=lambda one: one.begins)}
+        self.count = sum(len(one.serials) for one in self._lists.values())
+        self.next_update = min(one.ends for one in self._lists.values())
 
     @classmethod
     def parse(cls, data: bytes, issuers: Sequence[x509.Certificate]) -> Revocations:
@@ -68,14 +74,21 @@ class Revocations:
         return Standing.REVOKED if certificate.serial_number in known.serials else Standing.GOOD
 
 
+def split_lists(data: bytes) -> list[bytes]:
+    """Return each list in PEM text by itself; raises PkiError when one is cut off."""
+    parts = data.split(_END)
+    if len(parts) - 1 > _MOST or any(_BEGIN not in part for part in parts[:-1]):
+        raise PkiError("the revocation list cannot be read")
+    if _BEGIN in parts[-1]:
+        raise PkiError("the revocation list is cut off")
+    return [part.lstrip() + _END + b"\n" for part in parts[:-1]]
+
+
 def _load(data: bytes) -> list[x509.CertificateRevocationList]:
     try:
         if _BEGIN not in data:
             return [x509.load_der_x509_crl(data)]
-        parts = data.split(_END)
-        if len(parts) - 1 > _MOST or _BEGIN in parts[-1]:
-            raise PkiError("the revocation list cannot be read")
-        return [x509.load_pem_x509_crl(part + _END) for part in parts[:-1]]
+        return [x509.load_pem_x509_crl(one) for one in split_lists(data)]
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PkiError("the revocation list cannot be read") from None
 
@@ -114,9 +127,21 @@ def _is_whole(extension: x509.ExtensionType) -> bool | None:
 
 
 def _signed(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    if crl.issuer != issuer.subject or not isinstance(crl.signature_hash_algorithm, _HASHES):
+    """Whether a list is signed by an issuer that may sign lists (RFC 5280, 6.3.3)."""
+    if crl.issuer != issuer.subject or not _may_sign_lists(issuer):
+        return False
+    key = issuer.public_key()
+    if not (isinstance(crl.signature_hash_algorithm, _HASHES) or isinstance(key, _EDWARDS)):
         return False
     try:
-        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+        return crl.is_signature_valid(key)  # type: ignore[arg-type]
     except (TypeError, InvalidSignature):
         return False
+
+
+def _may_sign_lists(issuer: x509.Certificate) -> bool:
+    """Whether its key usage has cRLSign, or does not say (RFC 5280, 4.2.1.3)."""
+    try:
+        return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
+    except x509.ExtensionNotFound:
+        return True

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from slapenir.errors import PkiError
-from slapenir.pki.files import read_guarded, write_new
+from slapenir.pki.files import flush_directory, read_guarded, write_new
 
 PREFIX = "slapenir1."
 _SECRET_BYTES = 32
@@ -90,13 +90,18 @@ class TokenFiles:
         Of any number who redeem one at the same time exactly one succeeds: whoever removes the
         file.
         """
+        if _SECRET.fullmatch(secret) is None:
+            raise PkiError(_UNKNOWN)
         path = self._path(secret)
         try:
             document = json.loads(read_guarded(path, private=True))
             identity, expires = str(document["identity"]), float(document["expires"])
             os.unlink(path)
+            flush_directory(self._directory)
         except FileNotFoundError:
             raise PkiError(_UNKNOWN) from None
+        except OSError as error:
+            raise PkiError(f"the token cannot be used up: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
             raise PkiError("the token's file is damaged; make a new token") from None
         if self._clock() >= expires:
@@ -108,7 +113,11 @@ class TokenFiles:
 
     def _sweep(self) -> None:
         now = self._clock()
-        for name in os.listdir(self._directory):
+        try:
+            names = os.listdir(self._directory)
+        except OSError as error:
+            raise PkiError(f"{self._directory} cannot be read: {error.strerror}") from None
+        for name in names:
             path = os.path.join(self._directory, name)
             with contextlib.suppress(OSError, PkiError, ValueError, KeyError, TypeError):
                 if float(json.loads(read_guarded(path, private=True))["expires"]) <= now:

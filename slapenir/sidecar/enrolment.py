@@ -8,6 +8,7 @@ from typing import Any
 from slapenir.errors import PkiError
 from slapenir.issuance.enrol_client import EnrolledProvider
 from slapenir.issuance.provider import Provider
+from slapenir.issuance.stepca_provider import StepCaProvider, given_token, wanted_of
 from slapenir.pki.held import Held
 from slapenir.pki.tokens import decode_token
 from slapenir.secret import Secret
@@ -18,8 +19,11 @@ ReadToken = Callable[[], Secret | None]
 
 def make_provider(reactor: Any, options: Options, read_token: ReadToken) -> Provider:
     """Return the provider that the options choose; raises PkiError."""
-    if isinstance(options.way, ByStepCa):
-        raise PkiError("--step-ca is not there yet; use a token of the gateway, or --certificate")
+    way = options.way
+    if isinstance(way, ByStepCa):
+        wanted = wanted_of(way.subject, way.sans, way.lifetime)
+        token = given_token(read_token)
+        return StepCaProvider(reactor, way.url, way.fingerprint, wanted, token)
     return EnrolledProvider(reactor, options.state, read_token)
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from slapenir.config.identity_checks import ways_of
 from slapenir.config.limits import Limits
 from slapenir.config.load import load, parse
-from slapenir.config.settings import Settings
+from slapenir.config.settings import Pki, Settings
 from slapenir.errors import ConfigError, ConfigErrors
 from slapenir.names import Action, Scheme
 from tests.config.base import BASE, with_changes, write_file
@@ -505,11 +506,52 @@ class ReferenceTests(SynchronousTestCase):
     def test_every_key_is_there(self) -> None:
         """No key of any table is missing, commented examples included."""
         text = self.data.decode("utf-8")
+        module = __import__("slapenir.config.settings", fromlist=["x"])
         for fields in attrs.fields(Settings):
-            kind = re.sub(r"tuple\[(\w+), \.\.\.\]", r"\1", str(fields.type))
-            module = __import__("slapenir.config.settings", fromlist=["x"])
+            kind = re.sub(r"tuple\[(\w+), \.\.\.\]|(\w+) \| None", r"\1\2", str(fields.type))
             for key in attrs.fields_dict(getattr(module, kind)) if hasattr(module, kind) else ():
                 self.assertIsNotNone(re.search(rf"(?m)^(# )?{key} = ", text), key)
+
+    def test_commented_tables_load(self) -> None:
+        """Each table that is commented out loads once it is not, beside all that is there."""
+        found = commented_tables(self.data.decode("utf-8"))
+        heads = [one.partition("\n")[0] for one in found]
+        self.assertEqual(heads, ["[[listener]]", "[[identity]]", "[pki]", "[pki]", "[pki]"])
+        for one in found:
+            parse(self.data + one.encode("utf-8"), FILE)
+        providers = []
+        for one in found[2:]:
+            text = "\n".join(["", *found[:2], one])
+            settings = parse(self.data + text.encode("utf-8"), FILE)
+            self.assertEqual(settings.identities, ("sandbox", "agent-1"))
+            providers.append(settings.pki.provider if settings.pki else "")
+        self.assertEqual(providers, ["embedded", "acme", "step-ca"])
+        managed = re.sub(r"(?ms)^tls = \{.*?^\}", 'tls = "managed"', found[0])
+        listener = parse(self.data + f"{managed}\n{found[2]}".encode(), FILE).listeners[1]
+        self.assertTrue(listener.tls and listener.tls.managed)
+
+    def test_commented_defaults_are_true(self) -> None:
+        """What the commented listener and the embedded CA show as a default is one."""
+        listener, _, pki, *_ = commented_tables(self.data.decode("utf-8"))
+        settings = parse(self.data + f"{listener}\n{pki}".encode(), FILE)
+        tls = settings.listeners[1].tls
+        self.assertEqual((tls and tls.client_auth, tls and tls.crl_required), ("required", True))
+        self.assertEqual(ways_of(attrs.evolve(settings.listeners[1], identify=None)),
+                         settings.listeners[1].identify)  # fmt: skip
+        given = settings.pki or Pki(provider="")
+        for key in ("provider", "lifetime", "crl_lifetime"):
+            self.assertEqual(getattr(given, key), getattr(Pki(), key))
+
+
+def commented_tables(text: str) -> list[str]:
+    """Return the tables of a file that are commented out, each to the end of its paragraph."""
+    found = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.split("\n")
+        heads = [number for number, line in enumerate(lines) if line.startswith("# [")]
+        if heads:
+            found.append("".join(f"{line[2:]}\n" for line in lines[heads[0] :]))
+    return found
 
 
 class FileTests(SynchronousTestCase):
