@@ -122,7 +122,7 @@ class CertificateAuthority:
         key_path = os.path.join(directory, KEY_FILE)
         certificate = read_certificate(certificate_path)
         key = _read_key(key_path)
-        _check_authority(certificate, certificate_path)
+        check_authority(certificate, certificate_path)
         if certificate.public_key() != key.public_key():
             raise PkiError(
                 f"{key_path} is not the key of {certificate_path}; restore the pair, or, in the "
@@ -190,19 +190,19 @@ def _read_key(path: str) -> SigningKey:
     return key
 
 
-def _check_authority(certificate: x509.Certificate, path: str) -> None:
+def check_authority(certificate: x509.Certificate, path: str, remedy: str = _INIT) -> None:
     """Raise PkiError unless the certificate may sign others (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     except x509.ExtensionNotFound:
-        raise PkiError(f"{path} is not an authority (no basic constraints); {_INIT}") from None
+        raise PkiError(f"{path} is not an authority (no basic constraints); {remedy}") from None
     except ValueError:
-        raise PkiError(f"{path} has extensions that cannot be read; {_INIT}") from None
+        raise PkiError(f"{path} has extensions that cannot be read; {remedy}") from None
     if not constraints.value.ca:
-        raise PkiError(f"{path} is not an authority (CA:FALSE); {_INIT}")
+        raise PkiError(f"{path} is not an authority (CA:FALSE); {remedy}")
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
-        raise PkiError(f"{path} does not say it may sign (no key usage); {_INIT}") from None
+        raise PkiError(f"{path} does not say it may sign (no key usage); {remedy}") from None
     if not usage.key_cert_sign:
-        raise PkiError(f"{path} may not sign certificates (no keyCertSign); {_INIT}")
+        raise PkiError(f"{path} may not sign certificates (no keyCertSign); {remedy}")

@@ -7,6 +7,7 @@ process that dies at any point leaves the CA as it was.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -16,10 +17,12 @@ from typing import Any
 import attrs
 
 from slapenir.errors import PkiError
-from slapenir.pki.files import read_guarded, replace
+from slapenir.pki.files import check_private_directory, read_guarded, replace
 
 BOOK, LOCK, ISSUED = "book.json", "lock", "issued.jsonl"
-_MAX_LOG = 64 << 20
+_MAX_BOOK, _MAX_LOG = 64 << 20, 1 << 30
+_SHORTENED_EVERY = 16 << 20
+_KEPT_SECONDS = 90 * 86400.0
 
 
 @attrs.frozen(slots=True)
@@ -71,8 +74,8 @@ def read_book(directory: str) -> Book:
     """Return the book; raises PkiError saying what to do."""
     path = os.path.join(directory, BOOK)
     try:
-        found: Any = json.loads(read_guarded(path, private=True))
-        return Book(
+        found: Any = json.loads(read_guarded(path, private=True, limit=_MAX_BOOK))
+        book = Book(
             tuple(Term(**one) for one in found["roots"]),
             tuple(Term(**one) for one in found["issuing"]),
             found["cross"],
@@ -82,8 +85,11 @@ def read_book(directory: str) -> Book:
         )
     except FileNotFoundError:
         raise PkiError(f"{path} is missing; run: slapenir ca init FILE") from None
-    except (ValueError, KeyError, TypeError):
+        if not book.roots or not book.issuing:
+            raise ValueError("nothing signs")
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise PkiError(f"{path} is damaged; restore it from a backup") from None
+    return book
 
 
 def write_book(directory: str, book: Book) -> None:
@@ -96,10 +102,13 @@ def write_book(directory: str, book: Book) -> None:
 def locked(directory: str) -> Iterator[None]:
     """Hold the CA's lock: one process or thread changes it at a time."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    check_private_directory(directory)
     try:
         descriptor = os.open(os.path.join(directory, LOCK), flags, 0o600)
     except OSError as error:
-        raise PkiError(f"{directory} cannot be locked: {error.strerror}") from None
+        raise PkiError(
+            f"{directory} cannot be locked: {error.strerror}; run this as the gateway's user"
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -107,8 +116,11 @@ def locked(directory: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def append_entry(directory: str, entry: Entry) -> None:
-    """Add a line to the log of issued certificates and flush it to the disk; raises PkiError."""
+def append_entry(directory: str, entry: Entry, now: float) -> None:
+    """Add a line to the log of issued certificates and flush it to the disk; raises PkiError.
+
+    Whenever it has grown by 16 MiB, what ended 90 days before ``now`` is left out of it.
+    """
     path = os.path.join(directory, ISSUED)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -116,13 +128,21 @@ def append_entry(directory: str, entry: Entry) -> None:
         try:
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            line = json.dumps(attrs.asdict(entry)).encode("ascii") + b"\n"
-            os.write(descriptor, (b"\n" if torn else b"") + line)
+            line = (b"\n" if torn else b"") + _line(entry)
+            if os.write(descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise PkiError(f"{path} cannot be written: {error.strerror}") from None
+    if size // _SHORTENED_EVERY != (size + len(line)) // _SHORTENED_EVERY:
+        kept = [one for one in read_entries(directory) if one.not_after > now - _KEPT_SECONDS]
+        replace(path, b"".join(_line(one) for one in kept), 0o600)
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(attrs.asdict(entry)).encode("ascii") + b"\n"
 
 
 def read_entries(directory: str) -> list[Entry]:

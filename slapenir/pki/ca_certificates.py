@@ -120,21 +120,15 @@ def signed_list(
     lifetime: float,
 ) -> bytes:
     """Return an issuing CA's list of revoked certificates in PEM (RFC 5280, 5)."""
-    builder = _signed_list_head(issuer, number, now, lifetime)
+    entries = []
     for serial, when, reason in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(utc(when))
         if reason is not x509.ReasonFlags.unspecified:
             entry = entry.add_extension(x509.CRLReason(reason), critical=False)
-        builder = builder.add_revoked_certificate(entry.build())
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
-
-
-def _signed_list_head(
-    issuer: x509.Certificate, number: int, now: float, lifetime: float
-) -> x509.CertificateRevocationListBuilder:
+        entries.append(entry.build())
     found = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return (
-        x509.CertificateRevocationListBuilder()
+    builder = (  # adding them one by one would copy the list each time
+        x509.CertificateRevocationListBuilder(revoked_certificates=entries)
         .issuer_name(issuer.subject)
         .last_update(utc(now))
         .next_update(utc(now + lifetime))
@@ -143,3 +137,4 @@ def _signed_list_head(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found), critical=False
         )
     )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)

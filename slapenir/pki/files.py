@@ -94,6 +94,22 @@ def replace(path: str, data: bytes, mode: int) -> None:
         raise PkiError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def check_private_directory(path: str) -> None:
+    """Raise PkiError unless a directory is there, no link, ours or root's, and closed to others."""
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise PkiError(f"{path} cannot be used: {error.strerror}") from None
+    if stat.S_ISLNK(status.st_mode):
+        raise PkiError(f"{path} is a symbolic link; put the directory itself there")
+    if not stat.S_ISDIR(status.st_mode):
+        raise PkiError(f"{path} is not a directory")
+    if not _trusted_owner(status.st_uid):
+        raise PkiError(f"{path} is owned by user {status.st_uid}; own it by root or this user")
+    if status.st_mode & 0o077:
+        raise PkiError(f"{path} is open to others; run: chmod 700 {path}")
+
+
 def flush_directory(path: str) -> None:
     """Flush a directory to the disk, so that names that came and went in it stay so.
 

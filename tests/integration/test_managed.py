@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SynchronousTestCase
 
+from slapenir.issuance.stepca_provider import minted_tokens, wanted_of
+from slapenir.pki.held import Held, from_pem, new_key
 from tests.integration.case import need
 from tests.integration.scene import BEARER, echo, new_secret
 from tests.support.agents import spiffe
 from tests.support.certs import ThrowawayCA
 from tests.support.gateway import Credential, Gateway, clean_environment, free_port
 from tests.support.origin import Origin
+from tests.support.step_ca import PROVISIONER, StepCa
 from tests.support.traces import traces
 
 HOST = "api.example.test"
@@ -29,20 +35,24 @@ SECONDS = 25.0
 class ManagedBed:
     """A gateway that has its own CA for two agents, and an origin."""
 
-    def __init__(self, directory: Path, more: str = "", gateway: str = "") -> None:
+    def __init__(
+        self, directory: Path, more: str = "", gateway: str = "", pki: str | None = None
+    ) -> None:
         self.directory = directory
         ca = ThrowawayCA(directory)
         self.origin = Origin(echo, ca.server_context(HOST))
         self.tls_port, self.enrol_port = free_port(), free_port()
         self.secret = new_secret("key-")
         key = Credential("key", self.secret, (HOST,), (BEARER,), None, "API_KEY")
-        tables = f"""
-[pki]
-provider = "embedded"
+        own = f"""provider = "embedded"
 names = ["localhost", "127.0.0.1"]
 enrol = "tcp:{self.enrol_port}:interface=127.0.0.1"
 url = "https://localhost:{self.enrol_port}"
 lifetime = "24h"
+"""
+        tables = f"""
+[pki]
+{own if pki is None else pki}
 
 [[listener]]
 name = "mtls"
@@ -247,6 +257,119 @@ class TestSidecar(ManagedCase):
         self.assertEqual(bed.records("Decided")[-1]["identity"], "agent-1")
 
 
+class TestOtherProviders(SynchronousTestCase):
+    """The gateway's certificate, and an agent's, from a step-ca; the gateway's by ACME."""
+
+    def start(self, pki: str) -> ManagedBed:
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir(parents=True, mode=0o700)
+        bed = ManagedBed(directory, pki=pki)
+        self.addCleanup(bed.origin.close)
+        self.addCleanup(bed.gateway.stop)
+        bed.gateway.start()
+        return bed
+
+    def ca(self, http_port: int = 0) -> StepCa:
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir(parents=True, mode=0o700)
+        ca = StepCa(directory, http_port)
+        ca.start()
+        self.addCleanup(ca.stop)
+        return ca
+
+    def curl_with(self, bed: ManagedBed, ca: StepCa, agent: str, uri: str) -> tuple[int, bytes]:
+        """Enrol with step-ca by its own token and run curl."""
+        mint = minted_tokens(str(ca.provisioner_key), PROVISIONER, ca.root_fingerprint)
+        key, wanted = new_key(), wanted_of(agent, (uri,), 3600.0)
+        request = wanted.request(key).public_bytes(Encoding.PEM).decode("ascii")
+        body = json.dumps({"csr": request, "ott": mint(ca.url, wanted)}).encode("ascii")
+        context = ssl.create_default_context(cafile=str(ca.directory / "root.pem"))
+        asked = urllib.request.Request(
+            f"{ca.url}/1.0/sign", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, context=context, timeout=20) as answer:
+            chain = "".join(json.load(answer)["certChain"])
+        files = bed.directory / f"files-{agent}"
+        files.mkdir(exist_ok=True)
+        Held(key, from_pem(chain.encode("ascii"), "chain"), (ca.root,)).save(str(files))
+        return bed.curl(files, "agent-1")
+
+    def test_step_ca(self) -> None:
+        ca = self.ca()
+        bed = self.start(
+            f'''provider = "step-ca"
+names = ["localhost"]
+url = "{ca.url}"
+root_fingerprint = "{ca.root_fingerprint}"
+provisioner = "{PROVISIONER}"
+provisioner_key = "{ca.provisioner_key}"
+lifetime = "1h"'''
+        )
+        status, output = self.curl_with(bed, ca, "agent-1", spiffe("1"))
+        self.assertEqual(status, 0, output)
+        self.assertIn(b"HTTP/1.1 200", output)
+        self.assertEqual(traces(output, bed.secret), [])
+        self.assertEqual(bed.records("ClientIdentified")[-1]["identity"], "agent-1")
+        status, _ = self.curl_with(bed, ca, "stranger", spiffe("9"))
+        self.assertNotEqual(status, 0)
+        self.assertEqual(bed.records("Decided")[-1]["reason"], "identity_unknown")
+
+    def test_step_ca_and_the_sidecar(self) -> None:
+        ca = self.ca()
+        bed = self.start(
+            f'''provider = "step-ca"
+names = ["localhost"]
+url = "{ca.url}"
+root_fingerprint = "{ca.root_fingerprint}"
+provisioner = "{PROVISIONER}"
+provisioner_key = "{ca.provisioner_key}"'''
+        )
+        mint = minted_tokens(str(ca.provisioner_key), PROVISIONER, ca.root_fingerprint)
+        token = mint(ca.url, wanted_of("agent-1", (spiffe("1"),), 3600.0))
+        port, admin = free_port(), free_port()
+        state = bed.directory / "sidecar"
+        state.mkdir(mode=0o700)
+        with (bed.directory / "sidecar.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "slapenir.cli", "sidecar",
+                 "--gateway", f"localhost:{bed.tls_port}", "--listen", f"127.0.0.1:{port}",
+                 "--admin", f"127.0.0.1:{admin}", "--state", str(state), "--step-ca", ca.url,
+                 "--root-fingerprint", ca.root_fingerprint, "--provisioner", PROVISIONER,
+                 "--name", "agent-1", "--san", spiffe("1"), "--lifetime", "1h"],
+                stdout=log, stderr=subprocess.STDOUT,
+                env={**clean_environment(), "SLAPENIR_ENROLMENT_TOKEN": token},
+            )  # fmt: skip
+        self.addCleanup(process.wait, 20)
+        self.addCleanup(process.terminate)
+        end = time.monotonic() + SECONDS
+        while not (state / "chain.pem").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        done = subprocess.run(
+            [need("curl"), "-sS", "-i", "--max-time", "20", "-x", f"http://127.0.0.1:{port}",
+             "--cacert", str(bed.gateway.ca_file),
+             "-H", f"Authorization: Bearer {bed.placeholder('agent-1')}", bed.url],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(), timeout=60,
+        )  # fmt: skip
+        said = done.stdout + (bed.directory / "sidecar.log").read_bytes()
+        self.assertEqual(done.returncode, 0, said)
+        self.assertIn(b"HTTP/1.1 200", done.stdout)
+        self.assertNotIn(token.encode("ascii"), said)
+
+    def test_acme(self) -> None:
+        port = free_port()
+        ca = self.ca(port)
+        bed = self.start(
+            f'''provider = "acme"
+names = ["localhost"]
+directory = "{ca.url}/acme/acme/directory"
+root_fingerprint = "{ca.root_fingerprint}"
+challenge = "tcp:{port}:interface=127.0.0.1"'''
+        )
+        status, output = self.curl_with(bed, ca, "agent-1", spiffe("1"))
+        self.assertEqual(status, 0, output)
+        self.assertIn(b"HTTP/1.1 200", output)
+
+
 class Load(threading.Thread):
     """About fifty requests a second with an agent's certificate, until told to stop."""
 
@@ -259,8 +382,6 @@ class Load(threading.Thread):
         self.failures: list[str] = []
 
     def run(self) -> None:
-        import ssl
-
         from tests.support.tls_in_tls import proxy_tls, tunnel_through
 
         authority = f"{HOST}:{self._bed.origin.port}"
