@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +18,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread, deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThread
 
-from slapenir.issuance.challenge import serve
+from slapenir.issuance.challenge import Challenges
+from slapenir.issuance.own_thread import in_own_thread
 from slapenir.issuance.pinned_https import fetch_root, fingerprint_of
 from slapenir.issuance.provider import IssuanceError, accept, read_pem
 from slapenir.pki.files import replace
@@ -72,30 +74,41 @@ class AcmeProvider:
         return self.obtain()
 
     async def _obtain(self) -> Held:
-        pool = ThreadPool(0, 1, "acme")
-        pool.start()
         answers: dict[str, str] = {}
+        over = threading.Event()
+        challenges = Challenges(self._reactor, answers)
         try:
-            roots = await self._roots(pool)
-            port = await serve(self._reactor, self._endpoint, answers)
-            try:
-                key = new_key()
-                found = await deferToThreadPool(
-                    self._reactor, pool, self._order, key, roots, answers
-                )
-                return accept(key, found, roots, self._wanted, self._now())
-            finally:
-                port.stopListening()
+            roots = await self._roots()
+            await self._listen(challenges)
+            key = new_key()
+            found = await in_own_thread(
+                self._reactor, "acme", self._order, key, roots, answers, over
+            )
+            return accept(key, found, roots, self._wanted, self._now())
         finally:
-            await deferToThread(pool.stop)
+            over.set()
+            await challenges.close()
 
-    async def _roots(self, pool: ThreadPool) -> tuple[x509.Certificate, ...]:
+    async def _listen(self, challenges: Challenges) -> None:
+        try:
+            await challenges.listen(self._endpoint)
+        except CannotListenError as error:
+            why = getattr(error.socketError, "strerror", "") or "it cannot be had"
+            raise IssuanceError(f"cannot listen on pki.challenge {self._endpoint}: {why}") from None
+
+    async def _roots(self) -> tuple[x509.Certificate, ...]:
         """Return the pinned root first, then the others of ``root_file``."""
         if not self._root_file:
             parts = urlsplit(self._url)
             base = f"{parts.scheme}://{parts.netloc}"
-            return (await fetch_root(self._reactor, base, self._fingerprint),)
-        found = await deferToThreadPool(self._reactor, pool, read_chain, self._root_file)
+            try:
+                return (await fetch_root(self._reactor, base, self._fingerprint),)
+            except IssuanceError as error:
+                raise IssuanceError(f"{error}; or name a file in pki.root_file") from None
+        try:
+            found = await deferToThread(read_chain, self._root_file)
+        except FileNotFoundError:
+            raise IssuanceError(f"{self._root_file} does not exist (pki.root_file)") from None
         pinned = [one for one in found if fingerprint_of(one) == self._fingerprint]
         if not pinned:
             raise IssuanceError(f"{self._root_file} has not the root that root_fingerprint names")
@@ -108,6 +121,7 @@ class AcmeProvider:
         key: ec.EllipticCurvePrivateKey,
         roots: tuple[x509.Certificate, ...],
         answers: dict[str, str],
+        over: threading.Event,
     ) -> tuple[x509.Certificate, ...]:
         try:
             import requests
@@ -123,6 +137,8 @@ class AcmeProvider:
         network = client.ClientNetwork(account, alg=ES256, timeout=REQUEST_SECONDS)
         network.verify_ssl = path  # type: ignore[assignment]
         network.session.trust_env = False
+        network.session.max_redirects = 0
+        network.session.hooks["response"] = [lambda *_, **__: _go_on(over)]
         try:
             found = client.ClientV2.get_directory(self._url, network)
             acme = client.ClientV2(found, net=network)
@@ -175,3 +191,9 @@ class AcmeProvider:
             made = new_key()
             replace(path, key_pem(made), 0o600)
             return made
+
+
+def _go_on(over: threading.Event) -> None:
+    """Raise IssuanceError in the thread when nobody waits for it any more."""
+    if over.is_set():
+        raise IssuanceError("the order was given up")

@@ -31,6 +31,10 @@ _NO_LIBRARY = "the provider step-ca needs a library: pip install 'slapenir[step-
 Token = Callable[[str, Wanted], str]
 
 
+class Refused(IssuanceError):
+    """The CA does not accept what was shown to it."""
+
+
 class StepCaProvider:
     """A step-ca at ``url`` whose root has the SHA-256 ``root_fingerprint`` (hex).
 
@@ -60,19 +64,26 @@ class StepCaProvider:
         return Deferred.fromCoroutine(self._obtain())
 
     def renew(self, held: Held) -> Deferred[Held]:
-        """See Provider: by mutual TLS, with a new key; one that has ended needs a token again."""
-        if self._now() >= held.not_after:
+        """See Provider: by mutual TLS, with a new key.
+
+        A token is needed again for one that has ended or that the CA does not take (it was
+        revoked, or is another CA's), and where other names are wanted than it has.
+        """
+        if self._now() >= held.not_after or not self._wanted.is_said_by(held.leaf):
             return self.obtain()
-        return Deferred.fromCoroutine(self._rekey(held))
+        return Deferred.fromCoroutine(self._renew(held))
 
     async def _obtain(self) -> Held:
         root = await fetch_root(self._reactor, self._url, self._fingerprint)
         token = await deferToThread(self._token, self._url, self._wanted)
         return await self._ask(root, "/1.0/sign", {"ott": token, **self._times()}, None)
 
-    async def _rekey(self, held: Held) -> Held:
+    async def _renew(self, held: Held) -> Held:
         root = await fetch_root(self._reactor, self._url, self._fingerprint)
-        return await self._ask(root, "/1.0/rekey", {}, held)
+        try:
+            return await self._ask(root, "/1.0/rekey", {}, held)
+        except Refused:
+            return await self._obtain()
 
     def _times(self) -> dict[str, str]:
         return {"notAfter": f"{int(self._wanted.lifetime)}s"} if self._wanted.lifetime else {}
@@ -160,7 +171,7 @@ def _is_address(text: str) -> bool:
 def _chain(answer: Answer) -> tuple[x509.Certificate, ...]:
     """Return the certificates in an answer of step-ca."""
     if answer.status in (401, 403):
-        raise IssuanceError("the CA refuses: the token is used, expired or for something else")
+        raise Refused("the CA refuses: the token is used, expired or for something else")
     if answer.status not in (200, 201):
         raise IssuanceError(f"the CA answered {answer.status}")
     try:
