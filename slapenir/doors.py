@@ -148,19 +148,15 @@ class FileDoor:
             self._publish(CertificateLoaded(label, ends))
 
     def _revoked(self, found: Revocations | None, error: str) -> None:
-        take_list(self.doorway, self._name, found, error, self._publish)
+        self.doorway.revise(found)
+        tell_list(self._name, found, error, self._publish)
         self._review()
 
 
-def take_list(
-    doorway: Doorway,
-    name: str,
-    found: Revocations | None,
-    error: str,
-    publish: Callable[[Event], None],
+def tell_list(
+    name: str, found: Revocations | None, error: str, publish: Callable[[Event], None]
 ) -> None:
-    """Put a list of revoked certificates in force at a doorway, and say so."""
-    doorway.revise(found)
+    """Say which list of revoked certificates is in force from now on."""
     count, until = (found.count, found.next_update) if found is not None else (0, 0.0)
     publish(RevocationsLoaded(name, count, until, error))
 

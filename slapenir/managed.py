@@ -22,9 +22,9 @@ from slapenir.config.durations import duration
 from slapenir.config.identities import wanted_server
 from slapenir.config.settings import Pki, Settings
 from slapenir.config.state import make_directory
-from slapenir.doors import phrase_of, take_list
+from slapenir.doors import phrase_of, tell_list
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
-from slapenir.events import CertificateLoaded, Event, RevocationsLoaded
+from slapenir.events import CertificateLoaded, Event
 from slapenir.issuance.managed import make_provider
 from slapenir.issuance.renewer import Renewer
 from slapenir.issuance.revocation_lists import Fetch, RevocationList
@@ -203,7 +203,7 @@ class ManagedDoor:
             for doorway in self._doorways:
                 doorway.revise(None)
             self._trust = None
-            self._publish(RevocationsLoaded(LABEL, 0, 0.0, phrase))
+            tell_list(LABEL, None, phrase, self._publish)
             self._review()
         self._failed = phrase
 
@@ -214,7 +214,7 @@ class ManagedDoor:
             self._tell_anchors(trust.issuers, "identity-issuing")
             self._tell_anchors(trust.roots, "identity-root")
         found = trust.revocations
-        self._publish(RevocationsLoaded(LABEL, found.count, found.next_update))
+        tell_list(LABEL, found, "", self._publish)
         for doorway in self._doorways:
             material = doorway.material
             if material.anchors != trust.issuers:
@@ -230,5 +230,6 @@ class ManagedDoor:
     def _revoked(self, found: Revocations | None, error: str) -> None:
         self._listed = found
         for doorway in self._doorways:
-            take_list(doorway, LABEL, found, error, self._publish)
+            doorway.revise(found)
+        tell_list(LABEL, found, error, self._publish)
         self._review()

@@ -86,7 +86,7 @@ class _Timed(ProtocolWrapper):
 
     def connectionMade(self) -> None:
         self._late = self.factory.reactor.callLater(SECONDS, self.cut)
-        super().connectionMade()
+        super().connectionMade()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if self._late.active():

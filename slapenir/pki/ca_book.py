@@ -83,10 +83,10 @@ def read_book(directory: str) -> Book:
             found["lists"],
             found["made"],
         )
-    except FileNotFoundError:
-        raise PkiError(f"{path} is missing; run: slapenir ca init FILE") from None
         if not book.roots or not book.issuing:
             raise ValueError("nothing signs")
+    except FileNotFoundError:
+        raise PkiError(f"{path} is missing; run: slapenir ca init FILE") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise PkiError(f"{path} is damaged; restore it from a backup") from None
     return book

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from slapenir.pki.held import new_key, read_chain, read_key, to_pem
 from slapenir.pki.key_files import key_pem
 from slapenir.pki.tokens import TokenFiles
 
+_NUMBERED = re.compile(r"(?:root|cross|issuing)-([0-9]{1,9})\.(?:pem|key)", re.ASCII)
 CRL, TOKENS = "crl.pem", "tokens"
 CRL_SECONDS = 7 * 86400.0
 REASONS = {
@@ -78,6 +80,15 @@ class CaFiles:
         if root.public_key() != key.public_key():
             raise PkiError(f"{path} is not the key of {name}.pem")
         return key, root
+
+    def _last_number(self, book: Book, root_directory: str | None) -> int:
+        """Return the highest number that a file of the CA has.
+
+        One that died in the middle of a rotation may have left some that the book does not know.
+        """
+        names = [*os.listdir(self._directory), *os.listdir(root_directory or self._directory)]
+        numbers = [int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))]
+        return max(book.made, *numbers)
 
     def _crossing(self, book: Book) -> tuple[x509.Certificate, ...]:
         """Return the new root as the old one signed it, while somebody may know only that."""

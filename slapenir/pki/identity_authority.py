@@ -170,9 +170,8 @@ class IdentityAuthority(CaFiles):
             builder = builder.add_extension(LEAF_USAGE, critical=True)
             leaf = builder.sign(key, hashes.SHA256())
             serial = f"{leaf.serial_number:x}"
-            append_entry(
-                self._directory, Entry(serial, identity, book.issuing[0].name, float(int(end)))
-            )
+            entry = Entry(serial, identity, book.issuing[0].name, float(int(end)))
+            append_entry(self._directory, entry, now)
             return Issued((leaf, issuer, *self._crossing(book)), serial, float(int(end)))
 
     def make_token(self, identity: str, lifetime: float) -> str:
@@ -243,12 +242,11 @@ class IdentityAuthority(CaFiles):
             book = self._book()
             key, root = self._root(book, root_directory)
             until = self._clock() + (0.0 if distrust else overlap)
-            name = f"issuing-{book.made + 1}"
+            made = self._last_number(book, root_directory) + 1
+            name = f"issuing-{made}"
             self._new_issuing(name, key, root, self._constraints(book, domains, addresses))
             self._change(
-                attrs.evolve(
-                    book, issuing=(Term(name), *_ending(book.issuing, until)), made=book.made + 1
-                ),
+                attrs.evolve(book, issuing=(Term(name), *_ending(book.issuing, until)), made=made),
                 CRL_SECONDS,
             )
 
@@ -267,7 +265,7 @@ class IdentityAuthority(CaFiles):
             book = self._book()
             old_key, old_root = self._root(book, root_directory)
             now = self._clock()
-            made = book.made
+            made = self._last_number(book, root_directory)
             root_name, cross, issuing = (
                 f"root-{made + 1}",
                 f"cross-{made + 1}",
