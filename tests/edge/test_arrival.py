@@ -13,6 +13,7 @@ from twisted.internet.protocol import ClientFactory
 from slapenir.edge.arrival import Listener, Way
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
+from slapenir.edge.listen import start_listening
 from slapenir.edge.tls import Tls
 from slapenir.events import (
     AuditFailed,
@@ -352,6 +353,39 @@ class OtherWaysTests(ArrivalCase):
         await peer.ended
         await self.until(lambda: not edge.clients)
         self.assertEqual(sum(edge.clients._identities.values()), 0)
+
+    async def test_t204_one_bucket_however_it_arrives(self) -> None:
+        """T204: a certificate, another certificate, a source and a token of one identity."""
+        marks = Marks(
+            "agent-1",
+            spiffe=frozenset({spiffe("1"), spiffe("2")}),
+            sources=(LOCAL,),
+            tokens=frozenset({TOKEN}),
+        )
+        self.table = IdentityTable([marks])
+        limits = EdgeLimits(connections_per_identity=1, close_seconds=1)
+        edge = await self.start(Way.CERTIFICATE, doorway=self.doorway(), limits=limits)
+        named: dict[str, Listener] = {
+            "source": Listener(TCP, "source", "", frozenset({Way.SOURCE})),
+            "token": Listener(TCP, "token", "", frozenset({Way.TOKEN})),
+            "fixed": Listener(TCP, "fixed", "agent-1", frozenset()),
+        }
+        ports = {}
+        for name, listener in named.items():
+            port = await start_listening(REACTOR, listener, edge.clients)
+            ports[name] = port.getHost().port  # type: ignore[attr-defined]
+        first = await self.enter(edge, CA.agent("1"))
+        self.assertEqual(first.data, b"agent-1:hello")
+        second = await self.enter(edge, CA.agent("2"))
+        self.assertTrue(second.data.startswith(b"HTTP/1.1 503 "), second.data)
+        for name, said in (("source", b"hello"), ("token", b"a token"), ("fixed", b"hello")):
+            peer: Peer = self.connect(ports[name], Peer())
+            await peer.opened
+            peer.transport.write(said)
+            await self.until(lambda peer=peer: peer.data or peer.lost)  # type: ignore[misc]
+            self.assertTrue(peer.data.startswith(b"HTTP/1.1 503 "), (name, peer.data))
+        refusals = [event.limit for event in edge.recorder.of(ConnectionRefused)]
+        self.assertEqual(refusals, ["connections_per_identity"] * 4)
 
     async def test_a_strangers_certificate_is_not_asked_for_a_token(self) -> None:
         doorway = self.doorway(ClientAuth.OPTIONAL)

@@ -15,7 +15,7 @@ from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.lookup import MAX_ADDRESSES
 from slapenir.edge.resolver import Judged, ResolutionError, Resolver, is_local
 from slapenir.exchange.inputs import DialFailure
-from slapenir.names import Authority, Reason
+from slapenir.names import Authority, Reason, canonical_host
 from slapenir.policy.addresses import parse_allow_private
 from tests.edge.rig import FakeLookup
 
@@ -161,6 +161,23 @@ class NameBudgetTests(ResolverCase):
         self.assertTrue(ask("8.8.8.8"))
         self.clock.advance(61)
         self.assertTrue(ask("n3.zone.test"))
+
+    def test_spellings_are_one_name_T204(self) -> None:
+        """Case and a final dot make no second name, and a subdomain of a name is one more."""
+        names = {name: [[PUBLIC]] * 3 for name in ("api.zone.test", "one.api.zone.test")}
+        resolver = self.make(names, limits=EdgeLimits(names_per_minute=1))
+
+        def ask(written: str) -> Any:
+            outcome: list[Any] = []
+            authority = Authority(canonical_host(written.encode()), 443)
+            resolver.resolve(authority, "sandbox").addBoth(outcome.append)
+            return outcome[0]
+
+        for written in ("api.zone.test", "API.Zone.TEST", "api.zone.test."):
+            self.assertIsInstance(ask(written), list, written)
+        self.assertEqual(set(self.lookup.asked), {"api.zone.test"})
+        self.assertEqual(ask("One.api.zone.test").value.failure, DialFailure.LIMIT)
+        self.assertEqual(set(self.lookup.asked), {"api.zone.test"})
 
 
 class LookupLimitTests(ResolverCase):
