@@ -169,6 +169,10 @@ class AcmeProvider:
         except (errors.Error, jose_errors.Error, messages.Error, ValueError) as error:
             kind = getattr(error, "code", None) or type(error).__name__
             raise IssuanceError(f"the CA refused the order ({kind})") from None
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+            # The library trips over fields that are missing or of another type.
+            kind = type(error).__name__
+            raise IssuanceError(f"the CA's answer cannot be read ({kind})") from None
         finally:
             network.session.close()
         return read_pem(done.fullchain_pem.encode("ascii"), "the CA's answer")

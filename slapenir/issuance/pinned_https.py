@@ -27,8 +27,8 @@ from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from slapenir.issuance.byte_bound import Bounded
-from slapenir.issuance.pinned_tls import PinnedTls, why_not_trusted
-from slapenir.issuance.provider import IssuanceError, read_pem
+from slapenir.issuance.pinned_tls import NOT_ACCEPTED, PinnedTls, why_not_trusted
+from slapenir.issuance.provider import IssuanceError, Refused, read_pem
 from slapenir.pki.held import Held
 
 MAX_BODY = 1 << 20
@@ -182,7 +182,8 @@ def _blame(error: BaseException, where: str) -> BaseException:
     for cause in causes:
         phrase = why_not_trusted(cause)
         if phrase:
-            return IssuanceError(f"{where}: {phrase}")
+            kind = Refused if phrase == NOT_ACCEPTED else IssuanceError
+            return kind(f"{where}: {phrase}")
         if isinstance(cause, IssuanceError):
             return cause
     if isinstance(error, DNSLookupError):

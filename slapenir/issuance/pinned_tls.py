@@ -21,6 +21,7 @@ from slapenir.pki.held import Held
 
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _DEPTH = 4
+NOT_ACCEPTED = "it does not accept our certificate"
 
 
 class WrongName(IssuanceError):
@@ -128,7 +129,7 @@ def why_not_trusted(error: BaseException) -> str:
     if "certificate verify failed" in text:
         return "its certificate is not trusted"
     if "alert" in text and ("certificate" in text or "unknown ca" in text):
-        return "it does not accept our certificate"
+        return NOT_ACCEPTED
     return "TLS failed"
 
 

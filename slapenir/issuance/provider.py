@@ -21,6 +21,10 @@ class IssuanceError(SlapenirError):
     """No certificate was given, and why: a phrase that quotes no key, token or answer."""
 
 
+class Refused(IssuanceError):
+    """The CA does not accept the certificate or the token that was shown to it."""
+
+
 class Provider(Protocol):
     """A CA, as one who wants a certificate of it sees it.
 

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 
 from slapenir.errors import PkiError
 from slapenir.issuance.pinned_https import Answer, PinnedClient, fetch_root
-from slapenir.issuance.provider import IssuanceError, accept, read_pem
+from slapenir.issuance.provider import IssuanceError, Refused, accept, read_pem
 from slapenir.pki.files import read_guarded
 from slapenir.pki.held import Held, Wanted, new_key
 from slapenir.secret import Secret
@@ -29,10 +29,6 @@ TOKEN_SECONDS = 300
 _JSON = "application/json"
 _NO_LIBRARY = "the provider step-ca needs a library: pip install 'slapenir[step-ca]'"
 Token = Callable[[str, Wanted], str]
-
-
-class Refused(IssuanceError):
-    """The CA does not accept what was shown to it."""
 
 
 class StepCaProvider:
@@ -126,12 +122,14 @@ def minted_tokens(key_file: str, provisioner: str, root_fingerprint: str) -> Tok
             "exp": now + TOKEN_SECONDS,
             "jti": secrets.token_hex(32),
         }
+        if key.get("kty") != "EC" or key.get("crv") != "P-256" or not key.has_private:
+            raise PkiError(f"{key_file} is not an EC P-256 private key")
         kid = key.get("kid") or key.thumbprint()
+        token = jwt.JWT(header={"alg": "ES256", "typ": "JWT", "kid": kid}, claims=claims)
         try:
-            token = jwt.JWT(header={"alg": "ES256", "typ": "JWT", "kid": kid}, claims=claims)
             token.make_signed_token(key)
-        except JWException:
-            raise PkiError(f"{key_file} is not an EC P-256 private key") from None
+        except (JWException, ValueError, TypeError):
+            raise PkiError(f"{key_file} is not a private key that can sign") from None
         made: str = token.serialize()
         return made
 
