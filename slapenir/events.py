@@ -238,6 +238,13 @@ class CertificateRenewed:
 
 
 @attrs.frozen(slots=True)
+class CertificateRetired:
+    """A certificate is in use no more, and none took its place: its gauge goes."""
+
+    certificate: str
+
+
+@attrs.frozen(slots=True)
 class RenewalFailed:
     """A certificate could not be renewed; the old one is used, and it is tried again.
 
@@ -302,6 +309,7 @@ Event: TypeAlias = (
     | CertificateLoaded
     | ClientIdentified
     | CertificateRenewed
+    | CertificateRetired
     | RenewalFailed
     | CertificateIssued
     | EnrolmentRefused

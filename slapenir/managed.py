@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -24,7 +24,7 @@ from slapenir.config.settings import Pki, Settings
 from slapenir.config.state import make_directory
 from slapenir.doors import phrase_of, tell_list
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
-from slapenir.events import CertificateLoaded, Event
+from slapenir.events import CertificateLoaded, CertificateRetired, Event
 from slapenir.issuance.managed import make_provider
 from slapenir.issuance.renewer import Renewer
 from slapenir.issuance.revocation_lists import Fetch, RevocationList
@@ -69,6 +69,7 @@ class ManagedDoor:
         self._busy = False
         self._failed = ""
         self._anchors: tuple[x509.Certificate, ...] = ()
+        self._told: dict[str, tuple[x509.Certificate, ...]] = {}
         self._trust: _Trust | None = None
         self._list: RevocationList | None = None
         self._listed: Revocations | None = None
@@ -157,7 +158,7 @@ class ManagedDoor:
     def _renewed(self, held: Held) -> None:
         if self.authority is None:
             self._anchors = held.roots
-            self._tell_anchors(held.roots)
+            self._tell_anchors(held.roots, "pki-root")
             if self._list is not None:
                 self._list.forget()
                 self._list.look()
@@ -208,11 +209,10 @@ class ManagedDoor:
         self._failed = phrase
 
     def _took(self, trust: _Trust) -> None:
-        before, self._trust = self._trust, trust
+        self._trust = trust
         self._listed, self._anchors = trust.revocations, trust.issuers
-        if before is None or before.issuers != trust.issuers:
-            self._tell_anchors(trust.issuers, "identity-issuing")
-            self._tell_anchors(trust.roots, "identity-root")
+        self._tell_anchors(trust.issuers, "identity-issuing")
+        self._tell_anchors(trust.roots, "identity-root")
         found = trust.revocations
         tell_list(LABEL, found, "", self._publish)
         for doorway in self._doorways:
@@ -222,10 +222,17 @@ class ManagedDoor:
             doorway.revise(found)
         self._review()
 
-    def _tell_anchors(self, anchors: Sequence[x509.Certificate], label: str = "pki-root") -> None:
-        for number, one in enumerate(anchors):
-            name = label if number == 0 else f"{label}-{number + 1}"
+    def _tell_anchors(self, anchors: tuple[x509.Certificate, ...], label: str) -> None:
+        before = self._told.get(label, ())
+        if before == anchors:
+            return
+        self._told[label] = anchors
+        count = max(len(before), len(anchors))
+        names = [label, *(f"{label}-{number}" for number in range(2, count + 1))]
+        for name, one in zip(names, anchors, strict=False):
             self._publish(CertificateLoaded(name, one.not_valid_after_utc.timestamp()))
+        for name in names[len(anchors) :]:
+            self._publish(CertificateRetired(name))
 
     def _revoked(self, found: Revocations | None, error: str) -> None:
         self._listed = found

@@ -110,6 +110,7 @@ class CommandTests(CaCase):
 
     def test_root_directory(self) -> None:
         self.setUpAnew()
+        self.bad("mkdir -m 700", "init", "--root-dir", self.path("offline"))
         os.mkdir(self.path("offline"), 0o700)
         self.good("init", "--root-dir", self.path("offline"))
         self.assertEqual(os.listdir(self.path("offline")), ["root-1.key"])
@@ -134,6 +135,11 @@ class CommandTests(CaCase):
         self.assertEqual(token.root, hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest())
         self.assertNotIn(token.secret, repr(token))
         self.assertEqual(self.authority.redeem(token.secret), "agent-1")
+        self.assertEqual(self.good("token", "agent-1", "--out", self.path("token")), "")
+        self.assertEqual(mode_of(self.path("token")), 0o600)
+        kept = decode_token(Path(self.path("token")).read_text("ascii"))
+        self.assertEqual(self.authority.redeem(kept.secret), "agent-1")
+        self.bad("exists already", "token", "agent-1", "--out", self.path("token"))
         self.bad("no identity 'agent-9'", "token", "agent-9")
         self.bad("spiffe, dns or cn", "token", "by-address")
         self.bad("one minute to seven days", "token", "agent-1", "--lifetime", "8d")

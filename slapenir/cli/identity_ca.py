@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tarfile
 import time
 from collections.abc import Callable
 
+import attrs
 import click
 
 from slapenir.cli.authority import FILE, ca
@@ -26,11 +28,12 @@ from slapenir.config.load import load
 from slapenir.config.settings import Settings
 from slapenir.config.state import check_state_dir, make_directory, write_ca_bundle
 from slapenir.errors import ConfigError, PkiError
+from slapenir.pki.ca_book import locked
 from slapenir.pki.ca_files import REASONS
 from slapenir.pki.files import replace, write_new
-from slapenir.pki.held import CHAIN, Held, from_pem, new_key, read_chain
+from slapenir.pki.held import CHAIN, KEY, Held, from_pem, new_key, read_chain
 from slapenir.pki.identity_authority import IdentityAuthority
-from slapenir.pki.interception import activate, finish, identity_directory, prepare
+from slapenir.pki.interception import activate, finish, identity_directory, is_due, prepare
 from slapenir.pki.issue_files import read_request, sha256_hex, write_issued
 from slapenir.pki.tokens import encode_token
 
@@ -57,19 +60,24 @@ class Seconds(click.ParamType[float]):
 SECONDS = Seconds()
 
 
-def opened(file: str) -> tuple[Settings, IdentityAuthority]:
-    """Return a configuration and its embedded CA; raises ConfigError or PkiError."""
+def opened(file: str, fit: bool = True) -> tuple[Settings, IdentityAuthority]:
+    """Return a configuration and its embedded CA; raises ConfigError or PkiError.
+
+    Without ``fit`` it may be one that cannot sign any more, to be replaced.
+    """
     settings = load(file)
     pki_of(settings)
     check_state_dir(settings.gateway.state_dir)
-    return settings, IdentityAuthority.load(pki_directory(settings))
+    directory = pki_directory(settings)
+    return settings, IdentityAuthority.load(directory) if fit else IdentityAuthority(directory)
 
 
 @ca.command("token")
 @FILE
 @click.argument("identity")
 @click.option("--lifetime", type=SECONDS, default="15m", show_default=True, help="How long.")
-def ca_token(file: str, identity: str, lifetime: float) -> None:
+@click.option("--out", type=click.Path(), help="A new file for it (mode 0600), not the screen.")
+def ca_token(file: str, identity: str, lifetime: float, out: str | None) -> None:
     """Print a token with which one agent gets the certificate of IDENTITY, once.
 
     The agent gives it to `slapenir sidecar` or `slapenir enrol`.  It says where the enrolment
@@ -85,9 +93,15 @@ def ca_token(file: str, identity: str, lifetime: float) -> None:
         )  # fmt: skip
     if not _SHORTEST_TOKEN <= lifetime <= _LONGEST_TOKEN:
         raise ConfigError("a token lives from one minute to seven days", "--lifetime")
+    if out is not None:
+        write_new(out, b"", 0o600)
     root = authority.roots[0]
     secret = authority.make_token(identity, lifetime)
-    sys.stdout.write(encode_token(pki.url, sha256_hex(root), secret) + "\n")
+    token = encode_token(pki.url, sha256_hex(root), secret) + "\n"
+    if out is None:
+        sys.stdout.write(token)
+    else:
+        replace(out, token.encode("ascii"), 0o600)
 
 
 @ca.command("issue")
@@ -113,7 +127,8 @@ def ca_issue(
     if server == (identity is not None):
         raise ConfigError("name an identity, or write --server", "IDENTITY")
     name = identity or ""
-    wanted = wanted_server(settings) if server else wanted_for(settings, name, lifetime or 0.0)
+    wanted = wanted_server(settings) if server else wanted_for(settings, name)
+    wanted = attrs.evolve(wanted, lifetime=lifetime or wanted.lifetime)
     make_directory(os.path.abspath(out), "--out")
     key = new_key()
     public = read_request(csr) if csr else key.public_key()
@@ -139,6 +154,11 @@ def ca_renew(file: str, directory: str) -> None:
     (entry, gone) = found[0]
     if gone is not None:
         raise PkiError(f"the certificate in {directory} was revoked; issue a new one")
+    if not os.path.lexists(os.path.join(directory, KEY)):
+        raise PkiError(
+            f"{directory} has no {KEY}: its certificate was issued for a request; run: slapenir ca "
+            "issue FILE IDENTITY --csr REQUEST"
+        )
     wanted = wanted_for(settings, entry.identity) if entry.identity else wanted_server(settings)
     key = new_key()
     issued = authority.issue(wanted, key.public_key(), identity=entry.identity)
@@ -196,7 +216,7 @@ def ca_crl(file: str, out: str | None) -> None:
 @click.option("--all", "every", is_flag=True, help="Those that have ended, too.")
 def ca_list(file: str, identity: str | None, every: bool) -> None:
     """Print the certificates that were issued: identity, serial, end, and when it was revoked."""
-    _, authority = opened(file)
+    _, authority = opened(file, fit=False)
     now = time.time()
     for entry, gone in authority.entries():
         if identity in (None, entry.identity) and (every or entry.not_after > now):
@@ -209,7 +229,7 @@ def ca_list(file: str, identity: str | None, every: bool) -> None:
 @FILE
 @click.option("--root", "new_root", is_flag=True, help="A new root, too.")
 @click.option("--overlap", type=SECONDS, default="7d", show_default=True, help="How long.")
-@click.option("--distrust", is_flag=True, help="What the old issuing CA signed is no good now.")
+@click.option("--distrust", is_flag=True, help="What the old CA signed is no good from now on.")
 @click.option("--root-dir", type=click.Path(), help="Where the root's key is.")
 @click.option("--interception", is_flag=True, help="The CA that intercepts, in three steps.")
 @click.option("--prepare", "step", flag_value="prepare", help="Make its successor.")
@@ -234,20 +254,26 @@ def ca_rotate(
     if interception:
         _rotate_interception(load(file), step, identity)
         return
-    settings, authority = opened(file)
+    settings, authority = opened(file, fit=False)
     domains, addresses = ca_domains(settings), ca_addresses(settings)
+    lifetime = duration(pki_of(settings).crl_lifetime)
     if step == "finish":
-        authority.finish_rotation()
+        authority.finish_rotation(lifetime)
         say("only the newest root and issuing CA are good now")
         return
     if step is not None or identity is not None:
         raise ConfigError("is for --interception", f"--{step or 'identity'}")
     if new_root:
-        authority.rotate_root(overlap, domains, addresses, root_dir)
-        say("made a new root and issuing CA; the old root signed the new one")
-        say("agents learn the new root when they renew; keep its key offline")
+        authority.rotate_root(0.0 if distrust else overlap, domains, addresses, root_dir, lifetime)
+        if distrust:
+            say("made a new root and issuing CA; nothing of the old ones is good any more")
+            say("every agent has to enrol again")
+        else:
+            say("made a new root and issuing CA; the old root signed the new one")
+            say("agents learn the new root when they renew")
+        say(f"keep the new root's key offline: {authority.root_key_file}")
     else:
-        authority.rotate_issuing(overlap, distrust, domains, addresses, root_dir)
+        authority.rotate_issuing(overlap, distrust, domains, addresses, root_dir, lifetime)
         say("made a new issuing CA" + ("; the old one is no good any more" if distrust else ""))
     say("a running gateway takes it up within ten seconds")
 
@@ -276,6 +302,8 @@ def _rotate_interception(settings: Settings, step: str | None, identity: str | N
     elif identity:
         raise ConfigError('is for ca = "per-identity"', "--identity", "", settings.file)
     action, remark = steps[step]
+    # One that has taken the step is passed over: the last attempt may have been cut short.
+    directories = [one for one in directories if is_due(one, step)] or directories
     for directory in directories:
         action(directory)
     for name, trusted in load_interception(settings).trusted.items():
@@ -300,9 +328,12 @@ def ca_backup(file: str, out: str) -> None:
     if path.startswith(state_dir + os.sep):
         raise ConfigError("is inside the state directory", "OUT", "write it somewhere else")
     write_new(path, b"", 0o600)
-    with tarfile.open(path, "w") as archive:
-        archive.add(state_dir, arcname=".", filter=_worth_keeping)
-        count = len(archive.getnames())
+    pki = pki_directory(settings)
+    # Nothing changes in the CA meanwhile, so what is kept belongs together.
+    with locked(pki) if os.path.isdir(pki) else contextlib.nullcontext():
+        with tarfile.open(path, "w") as archive:
+            archive.add(state_dir, arcname=".", filter=_worth_keeping)
+            count = len(archive.getnames())
     say(f"wrote {count} files and directories to {out}; it holds private keys")
 
 

@@ -9,6 +9,7 @@ from slapenir.config.identities import ca_addresses, ca_domains, wanted_server
 from slapenir.config.settings import Settings
 from slapenir.config.state import make_directory
 from slapenir.errors import ConfigError
+from slapenir.pki.ca_book import BOOK
 from slapenir.pki.identity_authority import IdentityAuthority
 from slapenir.pki.issue_files import sha256_hex
 
@@ -25,7 +26,7 @@ def make_identity_authority(settings: Settings, root_directory: str | None) -> b
     directory = pki_directory(settings)
     if settings.pki is None or settings.pki.provider != "embedded":
         return False
-    if os.path.lexists(os.path.join(directory, "book.json")):
+    if os.path.lexists(os.path.join(directory, BOOK)):
         return False
     domains = ca_domains(settings)
     if not domains:
@@ -33,25 +34,30 @@ def make_identity_authority(settings: Settings, root_directory: str | None) -> b
             "the CA of agents' certificates needs to know what it is for", "$.pki.domains",
             "list domains, or give identities spiffe or dns names", settings.file,
         )  # fmt: skip
+    if root_directory is not None and not os.path.isdir(root_directory):
+        raise ConfigError(
+            f"{root_directory} is not a directory", "--root-dir",
+            f"run: mkdir -m 700 {root_directory}", settings.file,
+        )  # fmt: skip
     make_directory(directory, "$.gateway.state_dir")
-    IdentityAuthority.create(
+    made = IdentityAuthority.create(
         directory,
         domains=domains,
         addresses=ca_addresses(settings),
         root_directory=root_directory,
     )
-    key = os.path.join(root_directory or directory, "root-1.key")
+    key = os.path.join(root_directory or directory, made.root_key_file)
     say(f"made the identity CA in {directory}, for {', '.join(domains)}")
     say(f"keep its root's key offline: move {key} away; rotating the CA asks for it again")
     return True
 
 
 def show_identity_authority(settings: Settings) -> None:
-    """Print the embedded CA's certificates and fingerprints, where there is one."""
+    """Print the embedded CA's certificates and fingerprints, where there is one, fit or not."""
     directory = pki_directory(settings)
     if not os.path.isdir(directory):
         return
-    authority = IdentityAuthority.load(directory)
+    authority = IdentityAuthority(directory)
     out = console()
     for kind, found in (("root", authority.roots), ("issuing", authority.issuers)):
         for number, one in enumerate(found):

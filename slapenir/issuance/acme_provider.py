@@ -32,6 +32,7 @@ from slapenir.pki.key_files import key_pem
 ACCOUNT_KEY, ROOT_FILE = "account.key", "directory-root.pem"
 ORDER_SECONDS = 120.0
 REQUEST_SECONDS = 30
+_NONCES = 4
 _NO_LIBRARY = "the provider acme needs a library: pip install 'slapenir[acme]'"
 
 
@@ -138,6 +139,7 @@ class AcmeProvider:
         network.verify_ssl = path  # type: ignore[assignment]
         network.session.trust_env = False
         network.session.max_redirects = 0
+        network.post = _patient(network.post, messages.Error)  # type: ignore[method-assign]
         network.session.hooks["response"] = [lambda *_, **__: _go_on(over)]
         try:
             found = client.ClientV2.get_directory(self._url, network)
@@ -195,6 +197,24 @@ class AcmeProvider:
             made = new_key()
             replace(path, key_pem(made), 0o600)
             return made
+
+
+def _patient(post: Callable[..., Any], refusal: Any) -> Callable[..., Any]:
+    """Return a POST that tries again when its nonce is refused (RFC 8555, 6.5).
+
+    The library does so once, which is too little for a server with more than one front.
+    """
+
+    def tried(*arguments: Any, **more: Any) -> Any:
+        for _ in range(_NONCES - 1):
+            try:
+                return post(*arguments, **more)
+            except refusal as error:
+                if error.code != "badNonce":
+                    raise
+        return post(*arguments, **more)
+
+    return tried
 
 
 def _go_on(over: threading.Event) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 from slapenir.issuance.pinned_https import Answer, PinnedClient
 from slapenir.issuance.provider import IssuanceError
 from slapenir.pki.held import read_chain
+from slapenir.pki.revocation import MAX_BYTES
 
 
 class Fetcher:
@@ -30,7 +31,7 @@ class Fetcher:
         return reading.addCallback(self._get, url).addCallback(_body)
 
     def _get(self, roots: Any, url: str) -> Deferred[Answer]:
-        return PinnedClient(self._reactor, roots).request("GET", url)
+        return PinnedClient(self._reactor, roots, limit=MAX_BYTES).request("GET", url)
 
 
 def _body(answer: Answer) -> bytes:

@@ -17,6 +17,7 @@ from slapenir.events import (
     CertificateIssued,
     CertificateLoaded,
     CertificateRenewed,
+    CertificateRetired,
     ConnectionRefused,
     Decided,
     EnrolmentRefused,
@@ -58,6 +59,7 @@ class Diagnostics:
             Reloaded: self._on_reloaded,
             CertificateLoaded: self._on_certificate,
             CertificateRenewed: self._on_renewed,
+            CertificateRetired: self._on_retired,
             RenewalFailed: self._on_not_renewed,
             CertificateIssued: self._on_issued,
             EnrolmentRefused: self._on_not_enrolled,
@@ -138,6 +140,10 @@ class Diagnostics:
             self._log(event, LogLevel.critical, text, error=event.error)
         else:
             self._log(event, LogLevel.info, "Reloaded the configuration")
+
+    def _on_retired(self, event: CertificateRetired) -> None:
+        text = "Certificate {certificate} is not used any more"
+        self._log(event, LogLevel.info, text, certificate=event.certificate)
 
     def _on_renewed(self, event: CertificateRenewed) -> None:
         days = (event.not_after - self._clock()) / 86400

@@ -25,6 +25,7 @@ from slapenir.events import (
     CertificateIssued,
     CertificateLoaded,
     CertificateRenewed,
+    CertificateRetired,
     ClientIdentified,
     ConnectionClosed,
     ConnectionOpened,
@@ -137,6 +138,7 @@ class Metrics:
             CertificateLoaded: self._on_certificate,
             ClientIdentified: self._on_identified,
             CertificateRenewed: self._on_renewed,
+            CertificateRetired: self._on_retired,
             RenewalFailed: self._on_not_renewed,
             CertificateIssued: self._on_issued,
             EnrolmentRefused: lambda event: self._add(families.ENROLMENTS_REFUSED),
@@ -198,6 +200,9 @@ class Metrics:
 
     def _on_certificate(self, event: CertificateLoaded) -> None:
         self._counts[families.CERT_EXPIRY.name].put((event.certificate,), event.not_after)
+
+    def _on_retired(self, event: CertificateRetired) -> None:
+        self._counts[families.CERT_EXPIRY.name].forget((event.certificate,))
 
     def _on_renewed(self, event: CertificateRenewed) -> None:
         self._add(families.CERT_RENEWALS, (event.certificate, "renewed"))

@@ -38,6 +38,10 @@ class Counts:
             labels = self._overflow
         self.values[labels] = value
 
+    def forget(self, labels: tuple[str, ...]) -> None:
+        """Leave the number for ``labels`` out from now on."""
+        self.values.pop(labels, None)
+
 
 class Spread:
     """How many values fell at or below each of ``bounds``, and their sum."""

@@ -75,20 +75,29 @@ class CaFiles:
         try:
             key = read_key(path)
         except FileNotFoundError:
-            raise PkiError(f"{path} is missing: bring the root's key back for this step") from None
+            raise PkiError(
+                f"{path} is missing: bring the root's key back for this step; if it is lost, move "
+                f"{self._directory} away, run: slapenir ca init FILE, and enrol every agent again"
+            ) from None
         root = self._certificate(name)
         if root.public_key() != key.public_key():
             raise PkiError(f"{path} is not the key of {name}.pem")
         return key, root
 
-    def _last_number(self, book: Book, root_directory: str | None) -> int:
-        """Return the highest number that a file of the CA has.
+    def _last_number(self, made: int, root_directory: str | None) -> int:
+        """Return the highest number that a file of the CA has, ``made`` at least.
 
-        One that died in the middle of a rotation may have left some that the book does not know.
+        One that died in the middle of a rotation may have left some that the book does not know,
+        and a directory for roots may hold another CA's.  None of them is ever overwritten.
         """
-        names = [*os.listdir(self._directory), *os.listdir(root_directory or self._directory)]
+        names = []
+        for place in (self._directory, root_directory or self._directory):
+            try:
+                names += os.listdir(place)
+            except OSError as error:
+                raise PkiError(f"{place} cannot be read: {error.strerror}") from None
         numbers = [int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))]
-        return max(book.made, *numbers)
+        return max([made, *numbers])
 
     def _crossing(self, book: Book) -> tuple[x509.Certificate, ...]:
         """Return the new root as the old one signed it, while somebody may know only that."""
@@ -112,6 +121,8 @@ class CaFiles:
         root: x509.Certificate,
         constraints: x509.NameConstraints,
     ) -> None:
+        if self._clock() >= root.not_valid_after_utc.timestamp():
+            raise PkiError("the root has expired; run: slapenir ca rotate FILE --root")
         key = new_key()
         number = int(name.rpartition("-")[2])
         certificate = issuing_certificate(
@@ -121,10 +132,14 @@ class CaFiles:
         replace(self._path(f"{name}.pem"), to_pem((certificate,)), 0o644)
 
     def _change(self, book: Book, lifetime: float) -> None:
-        """Put a new book in force, then its list: a list of one book too new is harmless."""
+        """Write the list of a new book, then put the book in force.
+
+        A process that dies in between leaves the old book, which passes over lists that it does
+        not know.  The other way round a new issuing CA would be without a list.
+        """
         book = attrs.evolve(book, lists=book.lists + 1)
-        write_book(self._directory, book)
         self._write_list(book, lifetime)
+        write_book(self._directory, book)
 
     def _write_list(self, book: Book, lifetime: float) -> None:
         now = self._clock()

@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from slapenir.errors import PkiError
-from slapenir.pki.authority import LEAF_USAGE
+from slapenir.pki.authority import LEAF_USAGE, check_authority
 from slapenir.pki.ca_book import (
+    BOOK,
     Book,
     Entry,
     Revoked,
@@ -32,11 +34,13 @@ from slapenir.pki.ca_book import (
 from slapenir.pki.ca_certificates import begin_leaf, cross_signed, root_certificate
 from slapenir.pki.ca_files import CRL, CRL_SECONDS, REASONS, TOKENS, CaFiles
 from slapenir.pki.constraints import name_constraints, outside
-from slapenir.pki.files import read_guarded, replace, write_new
+from slapenir.pki.files import check_private_directory, read_guarded, replace, write_new
 from slapenir.pki.held import Wanted, new_key, to_pem
 from slapenir.pki.key_files import key_pem
+from slapenir.pki.revocation import MAX_BYTES, issuer_of, split_lists
 
 BACKDATE = 300.0
+_RESTORE = "restore it from a backup"
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
@@ -76,19 +80,22 @@ class IdentityAuthority(CaFiles):
         made = cls(directory, clock)
         constraints = name_constraints(domains, addresses)
         try:
-            os.makedirs(os.path.join(directory, TOKENS), mode=0o700, exist_ok=True)
+            for path in (directory, os.path.join(directory, TOKENS)):
+                os.makedirs(path, mode=0o700, exist_ok=True)
         except OSError as error:
             raise PkiError(f"{directory} cannot be made: {error.strerror}") from None
         with locked(directory):
-            if os.path.lexists(made._path("book.json")):
+            if os.path.lexists(made._path(BOOK)):
                 raise PkiError(f"{directory} holds an identity CA already; it is not overwritten")
+            number = made._last_number(0, root_directory) + 1
+            root_name, issuing = f"root-{number}", f"issuing-{number + 1}"
             root_key = new_key()
-            root = root_certificate(root_key, 1, clock())
-            key_file = os.path.join(root_directory or directory, "root-1.key")
+            root = root_certificate(root_key, number, clock())
+            key_file = os.path.join(root_directory or directory, f"{root_name}.key")
             write_new(key_file, key_pem(root_key), 0o600)
-            replace(made._path("root-1.pem"), to_pem((root,)), 0o644)
-            made._new_issuing("issuing-2", root_key, root, constraints)
-            book = Book((Term("root-1"),), (Term("issuing-2"),), made=2)
+            replace(made._path(f"{root_name}.pem"), to_pem((root,)), 0o644)
+            made._new_issuing(issuing, root_key, root, constraints)
+            book = Book((Term(root_name),), (Term(issuing),), made=number + 1)
             made._write_list(book, CRL_SECONDS)
             write_book(directory, attrs.evolve(book, lists=1))
         return made
@@ -96,26 +103,38 @@ class IdentityAuthority(CaFiles):
     @classmethod
     def load(cls, directory: str, clock: Callable[[], float] = time.time) -> IdentityAuthority:
         """Return the CA of a directory, checked to be able to sign (T115); makes nothing."""
+        check_private_directory(directory)
         found = cls(directory, clock)
         book = found._book()
         certificate, key = found._signer(book)
+        root = found._certificate(book.roots[0].name)
+        path, root_path = (
+            found._path(f"{one.name}.pem") for one in (book.issuing[0], book.roots[0])
+        )
+        check_authority(certificate, path, _RESTORE)
+        check_authority(root, root_path, _RESTORE)
         if certificate.public_key() != key.public_key():
             raise PkiError(f"{found._path(book.issuing[0].name)}.key is another CA's; restore it")
-        now = clock()
-        for name, one in (
-            (book.issuing[0].name, certificate),
-            (book.roots[0].name, found.roots[0]),
-        ):
-            if now >= one.not_valid_after_utc.timestamp():
-                raise PkiError(f"{found._path(name)}.pem has expired; run: slapenir ca rotate FILE")
-            if now < one.not_valid_before_utc.timestamp():
-                raise PkiError(f"{found._path(name)}.pem is not valid yet; check the clock")
+        try:
+            certificate.verify_directly_issued_by(root)
+        except (ValueError, TypeError, InvalidSignature):
+            raise PkiError(f"{path} is not signed by {root_path}; {_RESTORE}") from None
+        for one, where, option in ((root, root_path, " --root"), (certificate, path, "")):
+            if clock() >= one.not_valid_after_utc.timestamp():
+                raise PkiError(f"{where} has expired; run: slapenir ca rotate FILE{option}")
+            if clock() < one.not_valid_before_utc.timestamp():
+                raise PkiError(f"{where} is not valid yet; check the clock")
         return found
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
         """What clients are to trust: the root, and older ones while a rotation overlaps."""
         return self._in_force(self._book().roots)
+
+    @property
+    def root_key_file(self) -> str:
+        """The name of the file of the root's key, wherever that is kept."""
+        return f"{self._book().roots[0].name}.key"
 
     @property
     def issuers(self) -> tuple[x509.Certificate, ...]:
@@ -125,14 +144,19 @@ class IdentityAuthority(CaFiles):
     @property
     def stamps(self) -> tuple[str, str]:
         """The files that change whenever the CA or its list does."""
-        return self._path("book.json"), self._path(CRL)
+        return self._path(BOOK), self._path(CRL)
 
     def crl(self) -> bytes:
-        """Return the lists of revoked certificates in PEM, one for each issuing CA."""
+        """Return the lists of revoked certificates in PEM, one for each issuing CA in force.
+
+        Others that are in the file are left out: an overlap has ended, or a change was cut short.
+        """
         try:
-            return read_guarded(self._path(CRL), private=False)
+            data = read_guarded(self._path(CRL), private=False, limit=MAX_BYTES)
         except FileNotFoundError:
             raise PkiError(f"{self._path(CRL)} is missing; run: slapenir ca crl FILE") from None
+        known = {one.subject for one in self.issuers}
+        return b"".join(one for one in split_lists(data) if issuer_of(one) in known)
 
     def entries(self) -> list[tuple[Entry, Revoked | None]]:
         """Return every certificate that was issued, with its revocation if there is one."""
@@ -157,12 +181,17 @@ class IdentityAuthority(CaFiles):
                     f"the issuing CA is not for {name}; add its domain to pki.domains and run: "
                     "slapenir ca rotate FILE"
                 )
+            if not (wanted.common_name or wanted.spiffe or wanted.dns or wanted.addresses):
+                raise PkiError("a certificate without a name is nobody's")
             now = self._clock()
             start = max(now - BACKDATE, issuer.not_valid_before_utc.timestamp())
             end = min(now + wanted.lifetime, issuer.not_valid_after_utc.timestamp())
             if end <= now:
                 raise PkiError("the issuing CA has expired; run: slapenir ca rotate FILE")
-            builder = begin_leaf(wanted, public_key, issuer, start, end)
+            try:
+                builder = begin_leaf(wanted, public_key, issuer, start, end)
+            except ValueError as error:
+                raise PkiError(f"a certificate cannot say this: {error}") from None
             usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
             if wanted.server:
                 usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
@@ -203,8 +232,11 @@ class IdentityAuthority(CaFiles):
         with locked(self._directory):
             book, now = self._book(), self._clock()
             known = read_entries(self._directory)
+            if certificate is not None:
+                known += self._unlogged(book, certificate)
             if serial is not None:
-                chosen = [one for one in known if one.serial == serial.lower().lstrip("0")]
+                plain = serial.lower().replace(":", "").removeprefix("0x").lstrip("0")
+                chosen = [one for one in known if one.serial == plain]
             else:
                 chosen = [one for one in known if one.identity == identity and one.not_after > now]
             if not chosen:
@@ -218,6 +250,17 @@ class IdentityAuthority(CaFiles):
             ]
             self._change(attrs.evolve(book, revoked=(*book.revoked, *new)), lifetime)
             return [one.serial for one in new]
+
+    def _unlogged(self, book: Book, certificate: x509.Certificate) -> list[Entry]:
+        """Return the entry of a certificate that is ours: a log from a backup may lack it."""
+        for term in book.issuing:
+            try:
+                certificate.verify_directly_issued_by(self._certificate(term.name))
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            end = certificate.not_valid_after_utc.timestamp()
+            return [Entry(f"{certificate.serial_number:x}", "", term.name, end)]
+        return []
 
     def refresh_crl(self, lifetime: float = CRL_SECONDS) -> None:
         """Sign the list anew, so that it does not end."""
@@ -233,6 +276,7 @@ class IdentityAuthority(CaFiles):
         domains: Sequence[str] = (),
         addresses: Sequence[str] = (),
         root_directory: str | None = None,
+        lifetime: float = CRL_SECONDS,
     ) -> None:
         """Make a new issuing CA, by the root's key, which has to be at hand.
 
@@ -242,12 +286,12 @@ class IdentityAuthority(CaFiles):
             book = self._book()
             key, root = self._root(book, root_directory)
             until = self._clock() + (0.0 if distrust else overlap)
-            made = self._last_number(book, root_directory) + 1
+            made = self._last_number(book.made, root_directory) + 1
             name = f"issuing-{made}"
             self._new_issuing(name, key, root, self._constraints(book, domains, addresses))
             self._change(
                 attrs.evolve(book, issuing=(Term(name), *_ending(book.issuing, until)), made=made),
-                CRL_SECONDS,
+                lifetime,
             )
 
     def rotate_root(
@@ -256,16 +300,22 @@ class IdentityAuthority(CaFiles):
         domains: Sequence[str] = (),
         addresses: Sequence[str] = (),
         root_directory: str | None = None,
+        lifetime: float = CRL_SECONDS,
     ) -> None:
         """Make a new root and a new issuing CA; the old root signs the new one, too.
 
-        Who knows only the old root goes on trusting the gateway, for ``overlap`` seconds.
+        Who knows only the old root goes on trusting the gateway, for ``overlap`` seconds; with 0
+        nothing of the old root is good any more.
         """
         with locked(self._directory):
-            book = self._book()
+            book, now = self._book(), self._clock()
+            if overlap > 0 and any(one.in_force(now) for one in book.roots[1:]):
+                raise PkiError(
+                    "the last rotation of the root still overlaps, and clients that know only the "
+                    "root before it would be cut off; run first: slapenir ca rotate FILE --finish"
+                )
             old_key, old_root = self._root(book, root_directory)
-            now = self._clock()
-            made = self._last_number(book, root_directory)
+            made = self._last_number(book.made, root_directory)
             root_name, cross, issuing = (
                 f"root-{made + 1}",
                 f"cross-{made + 1}",
@@ -276,8 +326,11 @@ class IdentityAuthority(CaFiles):
             key_file = os.path.join(root_directory or self._directory, f"{root_name}.key")
             write_new(key_file, key_pem(key), 0o600)
             replace(self._path(f"{root_name}.pem"), to_pem((root,)), 0o644)
-            crossed = cross_signed(root, old_root, old_key, now)
-            replace(self._path(f"{cross}.pem"), to_pem((crossed,)), 0o644)
+            if overlap > 0 and now < old_root.not_valid_after_utc.timestamp():
+                crossed = cross_signed(root, old_root, old_key, now)
+                replace(self._path(f"{cross}.pem"), to_pem((crossed,)), 0o644)
+            else:
+                cross = ""
             self._new_issuing(issuing, key, root, self._constraints(book, domains, addresses))
             until = now + overlap
             self._change(
@@ -288,16 +341,16 @@ class IdentityAuthority(CaFiles):
                     cross=cross,
                     made=made + 2,
                 ),
-                CRL_SECONDS,
+                lifetime,
             )
 
-    def finish_rotation(self) -> None:
+    def finish_rotation(self, lifetime: float = CRL_SECONDS) -> None:
         """End every overlap now: only the newest root and issuing CA are good."""
         with locked(self._directory):
             book = self._book()
             self._change(
                 attrs.evolve(book, roots=book.roots[:1], issuing=book.issuing[:1], cross=""),
-                CRL_SECONDS,
+                lifetime,
             )
 
 

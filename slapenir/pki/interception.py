@@ -6,6 +6,7 @@ trust; then that one signs, and what it replaced (``ca-old``) is trusted until s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -83,9 +84,19 @@ def identity_directory(state_dir: str, identity: str) -> str:
     return os.path.join(state_dir, IDENTITIES, identity)
 
 
+def is_due(directory: str, step: str) -> bool:
+    """Whether a CA has ``prepare``, ``activate`` or ``finish`` still before it."""
+    if step == "finish":
+        return os.path.lexists(_path(directory, f"{OLD}.pem"))
+    return os.path.lexists(_path(directory, f"{NEXT}.pem")) == (step == "activate")
+
+
 def prepare(directory: str, days: int = 3650) -> CertificateAuthority:
     """Make the successor of a directory's CA; raises PkiError when there is one already."""
     CertificateAuthority.load(directory)
+    if is_due(directory, "prepare"):
+        with contextlib.suppress(FileNotFoundError):  # of a preparation that was cut short
+            os.unlink(_path(directory, f"{NEXT}.key"))
     name = f"SLAPENIR {secrets.token_hex(4)}"
     return CertificateAuthority.create(directory, name, days, stem=NEXT)
 

@@ -84,6 +84,14 @@ def split_lists(data: bytes) -> list[bytes]:
     return [part.lstrip() + _END + b"\n" for part in parts[:-1]]
 
 
+def issuer_of(data: bytes) -> x509.Name:
+    """Return whose list one in PEM is; raises PkiError.  Its signature is not looked at."""
+    try:
+        return x509.load_pem_x509_crl(data).issuer
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise PkiError("the revocation list cannot be read") from None
+
+
 def _load(data: bytes) -> list[x509.CertificateRevocationList]:
     try:
         if _BEGIN not in data:

@@ -451,12 +451,15 @@ class TestRotation(ManagedCase):
         self.wait(lambda: len(bed.records("Reloaded")) > len(before))
         reached = load.done
         self.wait(lambda: load.done > reached + 50 or load.failures)
+        old_root = 'slapenir_cert_expiry_timestamp_seconds{cert="identity-root-2"}'
+        self.assertIn(old_root, bed.gateway.admin_get("/metrics")[1])
         bed.ca("rotate", "--finish")
         reached = load.done
         self.wait(lambda: load.done > reached + 50 or load.failures)
         time.sleep(6)
         reached = load.done
         self.wait(lambda: load.done > reached + 20 or load.failures)
+        self.wait(lambda: old_root not in bed.gateway.admin_get("/metrics")[1])
         load.stopped.set()
         load.join(20)
         self.assertEqual(load.failures, [])

@@ -208,8 +208,16 @@ class BoundTests(PinnedTestCase):
     async def test_a_head_without_end(self) -> None:
         """Header fields are cut off after a while, although each line is short."""
         line = b"X-Padding: " + b"x" * 1000 + b"\r\n"
-        server = self.serve(b"HTTP/1.1 200 OK\r\n" + line * 3000)
-        await self.fails(self.client().request("GET", server.url), "closed the connection")
+        server = self.serve(lambda _: b"")
+
+        def flood(_: bytes) -> bytes:
+            server.ends[0].flow.write(b"HTTP/1.1 200 OK\r\n" + line * 3000)
+            server.ends[0].flow.flush()
+            return b""  # and it stays open
+
+        server.answer = flood
+        asked = self.client(seconds=10.0).request("GET", server.url)
+        await self.fails(asked, "closed the connection")
         line = b"X-Padding: x\r\n"
         server = self.serve(ok(b"x", b"200 OK", line * 100))
         self.assertEqual((await self.client().request("GET", server.url)).body, b"x")

@@ -73,6 +73,7 @@ ONE_OF_EACH: tuple[events.Event, ...] = (
     events.CertificateLoaded("ca", 2_000_000_000.0),
     events.ClientIdentified(WHO, "certificate", "7f3a", 2_000_000_000.0),
     events.CertificateRenewed("managed", 2_000_000_000.0),
+    events.CertificateRetired("identity-root-2"),
     events.RenewalFailed("managed", "the CA cannot be reached", 60.0, 2_000_000_000.0),
     events.CertificateIssued("agent-1", "7f3a", 2_000_000_000.0, "token", "127.0.0.1:50000"),
     events.EnrolmentRefused("the token is not known", "127.0.0.1:50000"),

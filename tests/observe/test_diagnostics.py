@@ -48,6 +48,7 @@ class DiagnosticsTests(unittest.SynchronousTestCase):
                 ("info", "Reloaded the configuration"),
                 ("info", 'Certificate "ca" ends in 3472.2 days'),
                 ("info", 'Renewed certificate "managed"; the new one ends in 3472.22 days'),
+                ("info", 'Certificate "identity-root-2" is not used any more'),
                 (
                     "error",
                     'Certificate "managed" was not renewed: "the CA cannot be reached"; '

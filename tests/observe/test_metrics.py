@@ -135,6 +135,16 @@ class MetricsTests(MetricsCase):
         self.assertEqual(self.value("slapenir_scan_seconds_total"), 1.5)
         self.assertEqual(self.value("slapenir_access_log_dropped_total"), 4)
 
+    def test_a_certificate_that_is_used_no_more(self) -> None:
+        """Its end is not shown any more; retiring one that is unknown does nothing."""
+        name = "slapenir_cert_expiry_timestamp_seconds"
+        for cert in ("identity-root", "identity-root-2"):
+            self.publish(events.CertificateLoaded(cert, 2e9))
+        for _ in range(2):
+            self.publish(events.CertificateRetired("identity-root-2"))
+        self.assertIsNone(self.value(name, cert="identity-root-2"))
+        self.assertEqual(self.value(name, cert="identity-root"), 2e9)
+
     def test_the_text_form_is_valid(self) -> None:
         """Every family is in the text under its catalogue name and type, and parses."""
         for event in ONE_OF_EACH:
