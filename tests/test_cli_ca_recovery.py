@@ -185,7 +185,7 @@ class BeforeTests(CaCase):
         self.good("issue", "agent-1", "--out", self.path("one"))
 
     def test_a_root_directory_that_is_not_there(self) -> None:
-        self.bad("cannot be read", "init", "--root-dir", self.path("gone"))
+        self.bad("is not a directory", "init", "--root-dir", self.path("gone"))
         self.good("init")
 
     def test_nothing_to_be_for(self) -> None:
