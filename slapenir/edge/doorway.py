@@ -54,13 +54,16 @@ class Material:
 
 @attrs.frozen(slots=True, eq=False)
 class Passport:
-    """A verified client certificate and the one that signed it; ``not_after`` in Unix seconds."""
+    """A verified client certificate; ``issuers`` are those above it, the anchor last.
+
+    ``not_after`` is the certificate's own end in Unix seconds, ``ends`` the first one of the chain.
+    """
 
     certificate: x509.Certificate
-    issuer: x509.Certificate
-    anchor: x509.Certificate
+    issuers: tuple[x509.Certificate, ...]
     names: CertificateNames
     not_after: float
+    ends: float
 
 
 class Untrusted(Exception):
@@ -130,7 +133,8 @@ class Doorway:
             raise Untrusted(Reason.CERTIFICATE_REFUSED, str(error)) from None
         except (ValueError, x509.UnsupportedGeneralNameType):
             raise Untrusted(Reason.CERTIFICATE_REFUSED, "it cannot be read") from None
-        found = Passport(leaf, chain[1], chain[-1], names, leaf.not_valid_after_utc.timestamp())
+        ends = [one.not_valid_after_utc.timestamp() for one in chain]
+        found = Passport(leaf, tuple(chain[1:]), names, ends[0], min(ends))
         reason = self.objection(found)
         if reason is not None:
             raise Untrusted(reason)
@@ -139,18 +143,30 @@ class Doorway:
     def objection(self, passport: Passport) -> Reason | None:
         """Return why a certificate is no longer good for this listener, or None."""
         now = self._clock()
-        if now >= passport.not_after:
+        if now >= passport.ends:
             return Reason.CERTIFICATE_EXPIRED
-        if passport.anchor not in self._anchors:
+        if passport.issuers[-1] not in self._anchors:
             return Reason.CERTIFICATE_REFUSED
-        if self._revocations is None:
-            return Reason.REVOCATION_UNKNOWN if self._required else None
-        standing = self._revocations.standing(passport.certificate, passport.issuer, now)
+        standing = self._standing(passport, now)
         if standing is Standing.REVOKED:
             return Reason.CERTIFICATE_REVOKED
         if standing is Standing.UNKNOWN and self._required:
             return Reason.REVOCATION_UNKNOWN
         return None
+
+    def _standing(self, passport: Passport, now: float) -> Standing:
+        """Return what the lists say of a certificate: one above it may be revoked, too.
+
+        Only its own issuer has to have a list in force: few roots have one.
+        """
+        if self._revocations is None:
+            return Standing.UNKNOWN
+        chain = (passport.certificate, *passport.issuers)
+        top = chain[-1]  # OpenSSL ends at the first anchor; another may be above it
+        above = [one for one in self._anchors if one.subject == top.issuer]
+        pairs = [*zip(chain, passport.issuers, strict=False), *((top, one) for one in above)]
+        found = [self._revocations.standing(one, issuer, now) for one, issuer in pairs]
+        return Standing.REVOKED if Standing.REVOKED in found else found[0]
 
     def _make(self, material: Material) -> SSL.Context:
         try:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
@@ -169,7 +170,7 @@ def read_certificate(path: str) -> x509.Certificate:
         found = x509.load_pem_x509_certificates(read_guarded(path, private=False))
     except FileNotFoundError:
         raise PkiError(f"{path} is missing; {_INIT}") from None
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise PkiError(f"{path} is not a certificate in PEM; restore it") from None
     if len(found) != 1:
         raise PkiError(f"{path} holds {len(found)} certificates; put exactly one there")
@@ -183,7 +184,7 @@ def _read_key(path: str) -> SigningKey:
         raise PkiError(f"{path} is missing; restore it, or move ca.pem away and {_INIT}") from None
     except TypeError:
         raise PkiError(f"{path} is encrypted; store it without a passphrase, mode 0600") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise PkiError(f"{path} is not a private key in PEM; restore it") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PkiError(f"{path} is neither an EC nor an RSA key; use one of these")

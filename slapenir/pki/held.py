@@ -7,6 +7,7 @@ import os
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
@@ -121,7 +122,7 @@ def from_pem(data: bytes, where: str, least: int = 1) -> tuple[x509.Certificate,
         return ()
     try:
         found = tuple(x509.load_pem_x509_certificates(data))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise PkiError(f"{where} is not a certificate in PEM") from None
     if len(found) < least:
         raise PkiError(f"{where} holds no certificate")
@@ -139,7 +140,7 @@ def read_signing_key(path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKe
         key = serialization.load_pem_private_key(read_guarded(path, private=True), password=None)
     except TypeError:
         raise PkiError(f"{path} is encrypted; store it without a passphrase, mode 0600") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise PkiError(f"{path} is not a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PkiError(f"{path} is neither an EC nor an RSA key; use one of these")

@@ -27,7 +27,7 @@ def read_request(path: str) -> PublicKey:
         good, key = request.is_signature_valid, request.public_key()
     except FileNotFoundError:
         raise PkiError(f"{path} does not exist") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise PkiError(f"{path} is not a certificate request in PEM") from None
     if not good:
         raise PkiError(f"{path} is not signed by its own key")

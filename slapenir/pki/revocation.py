@@ -20,6 +20,7 @@ _SKEW = 300.0
 _BEGIN = b"-----BEGIN X509 CRL-----"
 _END = b"-----END X509 CRL-----"
 _MOST = 64
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)  # they hash by themselves
 
@@ -66,12 +67,15 @@ class Revocations:
     ) -> Standing:
         """Return what the list of ``issuer`` says about a certificate at Unix time ``now``.
 
-        UNKNOWN where there is none, or none that is in force.
+        UNKNOWN where there is none, or none that is in force.  What a list names stays revoked
+        when the list has ended.
         """
         known = self._lists.get(issuer)
+        if known is not None and certificate.serial_number in known.serials:
+            return Standing.REVOKED
         if known is None or now >= known.ends or now < known.begins - _SKEW:
             return Standing.UNKNOWN
-        return Standing.REVOKED if certificate.serial_number in known.serials else Standing.GOOD
+        return Standing.GOOD
 
 
 def split_lists(data: bytes) -> list[bytes]:
@@ -88,7 +92,7 @@ def issuer_of(data: bytes) -> x509.Name:
     """Return whose list one in PEM is; raises PkiError.  Its signature is not looked at."""
     try:
         return x509.load_pem_x509_crl(data).issuer
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise PkiError("the revocation list cannot be read") from None
 
 
@@ -97,7 +101,7 @@ def _load(data: bytes) -> list[x509.CertificateRevocationList]:
         if _BEGIN not in data:
             return [x509.load_der_x509_crl(data)]
         return [x509.load_pem_x509_crl(one) for one in split_lists(data)]
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise PkiError("the revocation list cannot be read") from None
 
 
@@ -114,7 +118,7 @@ def _checked(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certifi
         if ends is None:
             raise PkiError("the revocation list does not say when it ends")
         serials = frozenset(one.serial_number for one in crl)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except (*_UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise PkiError("the revocation list cannot be read") from None
     return _List(issuer, serials, begins.timestamp(), ends.timestamp())
 

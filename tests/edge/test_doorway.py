@@ -201,7 +201,7 @@ class RevocationTests(DoorwayCase):
             (CA.crl(other), GOOD, spiffe("1")),
             (CA.crl(GOOD, other), GOOD, "certificate_revoked"),
             (CA.crl(starts=-3, ends=-1), GOOD, "revocation_unknown"),
-            (CA.crl(GOOD, starts=-3, ends=-1), GOOD, "revocation_unknown"),
+            (CA.crl(GOOD, starts=-3, ends=-1), GOOD, "certificate_revoked"),
             (CA.crl(starts=1, ends=3), GOOD, "revocation_unknown"),
             (None, GOOD, "revocation_unknown"),
         ):
@@ -213,8 +213,38 @@ class RevocationTests(DoorwayCase):
             (None, spiffe("1")),
             (CA.crl(starts=-3, ends=-1), spiffe("1")),
             (CA.crl(GOOD), "certificate_revoked"),
+            (CA.crl(GOOD, starts=-3, ends=-1), "certificate_revoked"),
         ):
             self.assertEqual(self.reason(self.doorway(data, required=False), GOOD), reason)
+
+    def test_t105_an_issuer_that_was_revoked(self) -> None:
+        """The root's list names the issuing CA: nothing that one signed is good, old or new."""
+        root = AgentCA("Root")
+        issuing = AgentCA("Issuing", root)
+        anchors = [root.certificate, issuing.certificate]
+        shown = issuing.agent("1")
+        for lists, reason in (
+            (issuing.crl(), spiffe("1")),
+            (issuing.crl() + root.crl(), spiffe("1")),
+            (issuing.crl() + root.crl(AgentCertificate(issuing.certificate, issuing.key)),
+             "certificate_revoked"),
+            (root.crl(), "revocation_unknown"),
+        ):  # fmt: skip
+            doorway = Doorway(material(anchors), True)
+            doorway.revise(Revocations.parse(lists, anchors))
+            self.assertEqual(self.reason(doorway, shown), reason)
+
+    def test_t105_the_chain_ends_with_its_first_certificate(self) -> None:
+        """An issuer that ends before the certificate cuts what is open."""
+        now = [time.time()]
+        root = AgentCA("Root")
+        doorway = Doorway(material([root.certificate]), False, lambda: now[0])
+        passport = self.enter(doorway, root.agent("1", ends=1000))
+        assert passport is not None
+        now[0] = root.certificate.not_valid_after_utc.timestamp() - 1
+        self.assertIsNone(doorway.objection(passport))
+        now[0] += 1
+        self.assertIs(doorway.objection(passport), Reason.CERTIFICATE_EXPIRED)
 
     def test_a_live_connection(self) -> None:
         """objection says from when on a certificate is no good any more."""

@@ -31,6 +31,7 @@ import sys
 from slapenir.pki.held import Wanted, new_key
 from slapenir.pki.identity_authority import IdentityAuthority
 ca, wanted = IdentityAuthority.load(sys.argv[1]), Wanted(spiffe=("spiffe://example.org/agent/1",))
+ca.finish_rotation()
 print("ready", flush=True)
 while True:
     ca.issue(wanted, new_key().public_key(), identity="agent-1")

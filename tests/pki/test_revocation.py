@@ -159,17 +159,21 @@ class StandingTests(RevocationCase):
             self.assertEqual((found.count, found.next_update), (2, NOW + HOUR))
 
     def test_t105_the_time_of_a_list(self) -> None:
-        """Unknown from the second in which it ends, and up to five minutes before it begins."""
+        """Unknown from the second in which it ends, and up to five minutes before it begins.
+
+        What it names is revoked at any time.
+        """
         data = CA.crl(BAD.serial_number)
         for now, standing in (
-            (NOW + HOUR - 1, Standing.REVOKED),
+            (NOW + HOUR - 1, Standing.GOOD),
             (NOW + HOUR, Standing.UNKNOWN),
-            (NOW - HOUR - 299, Standing.REVOKED),
+            (NOW - HOUR - 299, Standing.GOOD),
             (NOW - HOUR - 301, Standing.UNKNOWN),
             (NOW + 400 * 24 * HOUR, Standing.UNKNOWN),
             (NOW - 400 * 24 * HOUR, Standing.UNKNOWN),
         ):
-            self.assertIs(self.standing(data, BAD, now=now), standing)
+            self.assertIs(self.standing(data, CA.leaf(), now=now), standing)
+            self.assertIs(self.standing(data, BAD, now=now), Standing.REVOKED)
 
     def test_a_serial_is_one_issuers(self) -> None:
         """The same number of another CA is another certificate."""
@@ -226,6 +230,11 @@ class RefusalTests(RevocationCase):
         der = CA.crl(encoding=Encoding.DER)
         for data in (b"", b"\n", b"garbage", pem, good[:-40], good.replace(b"M", b"*"), der[:-1]):
             self.refuses("list", data)
+        version = bytes.fromhex("020101300a06082a8648ce3d040302")
+        self.assertEqual(der.count(version), 1)
+        for number in (0, 2, 200):  # there is only version 2, which is written as 1
+            changed = version[:2] + bytes([number]) + version[3:]
+            self.refuses("cannot be read", der.replace(version, changed))
         self.refuses("is cut off", good + good[: len(good) // 2])
         self.refuses("cannot be read", good * 65)
         self.assertIs(self.standing(good * 2, BAD), Standing.REVOKED)
