@@ -88,7 +88,7 @@ IDENTITY_REFUSALS = Family(
 REFUSED = Family(
     "slapenir_connections_refused_total",
     "counter",
-    "Connections turned away at accept.",
+    "Connections turned away because of a limit.",
     ("limit",),
 )
 HANDSHAKES = Family(
