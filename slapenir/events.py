@@ -131,7 +131,7 @@ class ConnectionClosed:
 
 @attrs.frozen(slots=True)
 class ConnectionRefused:
-    """A client was turned away because of a limit because ``limit`` was reached."""
+    """A client was turned away because ``limit`` was reached."""
 
     who: Who
     limit: str
