@@ -22,7 +22,8 @@ from slapenir.edge.doorway import ClientAuth, Doorway, Material
 from slapenir.errors import PkiError, SlapenirError
 from slapenir.events import CertificateLoaded, Event, RenewalFailed, RevocationsLoaded
 from slapenir.issuance.revocation_lists import Fetch, RevocationList, Stamp, stamp_of
-from slapenir.pki.held import read_chain, read_signing_key
+from slapenir.pki.held import read_chain
+from slapenir.pki.key_files import read_signing_key
 from slapenir.pki.revocation import Revocations
 
 LOOK_SECONDS = 5.0

@@ -13,20 +13,18 @@ import time
 from collections.abc import Callable
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from slapenir.errors import PkiError
 from slapenir.pki.files import read_guarded, write_new
-from slapenir.pki.key_files import key_pem
+from slapenir.pki.key_files import SigningKey, key_pem, read_signing_key
 
 CERTIFICATE_FILE = "ca.pem"
 KEY_FILE = "ca.key"
 BACKDATE_SECONDS = 2 * 86400
 _INIT = "run: slapenir ca init FILE"
-SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def utc(seconds: float) -> datetime.datetime:
@@ -179,16 +177,9 @@ def read_certificate(path: str) -> x509.Certificate:
 
 def _read_key(path: str) -> SigningKey:
     try:
-        key = serialization.load_pem_private_key(read_guarded(path, private=True), password=None)
+        return read_signing_key(path)
     except FileNotFoundError:
         raise PkiError(f"{path} is missing; restore it, or move ca.pem away and {_INIT}") from None
-    except TypeError:
-        raise PkiError(f"{path} is encrypted; store it without a passphrase, mode 0600") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise PkiError(f"{path} is not a private key in PEM; restore it") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise PkiError(f"{path} is neither an EC nor an RSA key; use one of these")
-    return key
 
 
 def check_authority(certificate: x509.Certificate, path: str, remedy: str = _INIT) -> None:

@@ -7,14 +7,13 @@ import os
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from slapenir.errors import PkiError
 from slapenir.pki.files import read_guarded, replace
-from slapenir.pki.key_files import key_pem
+from slapenir.pki.key_files import key_pem, read_signing_key
 
 KEY, CHAIN, ROOTS = "key.pem", "chain.pem", "roots.pem"
 MAX_CHAIN = 8
@@ -132,19 +131,6 @@ def from_pem(data: bytes, where: str, least: int = 1) -> tuple[x509.Certificate,
 def read_chain(path: str, least: int = 1) -> tuple[x509.Certificate, ...]:
     """Return the certificates of a file; raises FileNotFoundError or PkiError."""
     return from_pem(read_guarded(path, private=False), path, least)
-
-
-def read_signing_key(path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
-    """Return the key of a file that nobody else may read; raises FileNotFoundError, PkiError."""
-    try:
-        key = serialization.load_pem_private_key(read_guarded(path, private=True), password=None)
-    except TypeError:
-        raise PkiError(f"{path} is encrypted; store it without a passphrase, mode 0600") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise PkiError(f"{path} is not a private key in PEM") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise PkiError(f"{path} is neither an EC nor an RSA key; use one of these")
-    return key
 
 
 def read_key(path: str) -> ec.EllipticCurvePrivateKey:

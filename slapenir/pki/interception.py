@@ -20,7 +20,8 @@ from slapenir.pki.authority import (
     read_certificate,
 )
 from slapenir.pki.files import replace
-from slapenir.pki.held import read_signing_key, to_pem
+from slapenir.pki.held import to_pem
+from slapenir.pki.key_files import read_signing_key
 from slapenir.pki.leaves import Leaf, LeafMinter
 
 IDENTITIES = "identities"

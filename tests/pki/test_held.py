@@ -23,11 +23,10 @@ from slapenir.pki.held import (
     new_key,
     read_chain,
     read_key,
-    read_signing_key,
     to_pem,
 )
 from slapenir.pki.issue_files import read_request
-from slapenir.pki.key_files import key_pem
+from slapenir.pki.key_files import key_pem, read_signing_key
 from tests.support.tls import TestCA
 
 LEAF = TestCA().issue("a.internal").certificate
