@@ -66,3 +66,7 @@ class AuditError(SlapenirError):
 
 class PkiError(SlapenirError):
     """A certificate or key cannot be used, and why."""
+
+
+class NotInForceError(PkiError):
+    """The certificate that was to be replaced is revoked, or not one of the CA's any more."""

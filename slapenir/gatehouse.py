@@ -125,8 +125,8 @@ class Gatehouse:
 
         service = EnrolmentService(
             self._reactor,
-            lambda identity, key: authority.issue(
-                wanted_for(self._settings, identity), key, identity=identity
+            lambda identity, key, replaced: authority.issue(
+                wanted_for(self._settings, identity), key, identity=identity, replaced=replaced
             ),
             authority.redeem,
             who,

@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from slapenir.errors import AuditError, ConfigError, PkiError
+from slapenir.errors import AuditError, ConfigError, NotInForceError, PkiError
 from slapenir.events import (
     AuditFailed,
     CertificateIssued,
@@ -42,6 +42,7 @@ FAILURES_PER_MINUTE, FAILURES_EACH = 300, 30
 RENEWALS_PER_MINUTE, RENEWALS_EACH = 600, 10
 
 _PEM = "application/x-pem-file"
+_NOT_IN_FORCE = "the certificate is revoked, expired or nobody's; enrol with a new token"
 _NO_TOKEN = "the token is unknown, used or expired; make a new one: slapenir ca token"  # noqa: S105
 _BUSY = Refused(503, "the service is busy", retry=True)
 T = TypeVar("T")
@@ -66,8 +67,10 @@ class IssuedLike(Protocol):
 class EnrolmentService:
     """Give certificates to who has a token, or a certificate that is to be replaced.
 
-    ``issue(identity, public key)`` signs with the names of the identity; it raises ConfigError
-    for an identity that is not configured and PkiError when the CA cannot sign.
+    ``issue(identity, public key, replaced)`` signs with the names of the identity; ``replaced`` is
+    the certificate shown for a renewal, else None.  It raises ConfigError for an identity that is
+    not configured, NotInForceError for a ``replaced`` that is not good and PkiError when the CA
+    cannot sign.
     ``redeem(secret)`` consumes a token and returns its identity; it raises PkiError for one that
     is unknown, used or expired.  ``roots`` and ``crl`` return what clients trust and the lists in
     force.  These four are called in threads of ``reactor``'s pool.
@@ -80,7 +83,7 @@ class EnrolmentService:
     def __init__(
         self,
         reactor: Any,
-        issue: Callable[[str, PublicKey], IssuedLike],
+        issue: Callable[[str, PublicKey, x509.Certificate | None], IssuedLike],
         redeem: Callable[[str], str],
         identify: Callable[[SSL.Connection], str | None],
         roots: Callable[[], tuple[x509.Certificate, ...]],
@@ -148,26 +151,25 @@ class EnrolmentService:
         def work() -> tuple[str, IssuedLike, bytes]:
             key = public_key(application.request)  # first: a bad request must not use a token up
             identity = self._redeemed(application.secret)
-            return self._signed(identity, key)
+            return self._signed(identity, key, None)
 
         self._in_thread(request, work, lambda found: self._issued(request, "token", *found))
 
     def _renew(self, request: EnrolmentRequest) -> None:
         connection = request.connection
-        if connection.get_peer_certificate() is None:
+        shown = connection.get_peer_certificate(as_cryptography=True)
+        if shown is None:
             raise Refused(401, "renewal needs the certificate in force, by mutual TLS")
         identity = self._identify(connection)
         if not identity:
-            raise Refused(
-                403, "the certificate is revoked, expired or nobody's; enrol with a new token"
-            )
+            raise Refused(403, _NOT_IN_FORCE)
         if self._renewals.full(identity):
             raise Refused(429, "too many renewals in a minute", retry=True)
         self._renewals.add(identity)
         application = parse(_body(request), with_secret=False)
 
         def work() -> tuple[str, IssuedLike, bytes]:
-            return self._signed(identity, public_key(application.request))
+            return self._signed(identity, public_key(application.request), shown)
 
         self._in_thread(request, work, lambda found: self._issued(request, "renewal", *found))
 
@@ -187,9 +189,13 @@ class EnrolmentService:
         except PkiError as error:
             raise Refused(401, _NO_TOKEN, reason=str(error)) from None
 
-    def _signed(self, identity: str, key: PublicKey) -> tuple[str, IssuedLike, bytes]:
+    def _signed(
+        self, identity: str, key: PublicKey, replaced: x509.Certificate | None
+    ) -> tuple[str, IssuedLike, bytes]:
         try:
-            return identity, self._issue(identity, key), to_pem(self._roots())
+            return identity, self._issue(identity, key, replaced), to_pem(self._roots())
+        except NotInForceError as error:
+            raise Refused(403, _NOT_IN_FORCE, reason=str(error)) from None
         except ConfigError as error:
             phrase = "the identity gets no certificate: the configuration gives it no name for one"
             raise Refused(403, phrase, reason=error.message) from None

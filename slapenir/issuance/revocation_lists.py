@@ -50,6 +50,7 @@ class RevocationList:
         self._busy = False
         self._failures = 0
         self._last: Revocations | None = None
+        self._newest: Revocations | None = None
 
     @property
     def is_url(self) -> bool:
@@ -96,6 +97,8 @@ class RevocationList:
         return Revocations.parse(data, self._issuers())
 
     def _read(self, found: Revocations, stamp: Stamp | None) -> None:
+        if self.is_url:  # a file is the operator's, a URL's answer may be anybody's
+            found = self._newest = found.after(self._newest, self._issuers())
         self._busy, self._failures, self._stamp, self._last = False, 0, stamp, found
         self._changed(found, "")
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from slapenir.errors import PkiError
+from slapenir.errors import NotInForceError, PkiError
 from slapenir.pki.authority import LEAF_USAGE, check_authority
 from slapenir.pki.ca_book import (
     BOOK,
@@ -165,14 +165,25 @@ class IdentityAuthority(CaFiles):
 
     # Signing.
 
-    def issue(self, wanted: Wanted, public_key: PublicKey, *, identity: str) -> Issued:
+    def issue(
+        self,
+        wanted: Wanted,
+        public_key: PublicKey,
+        *,
+        identity: str,
+        replaced: x509.Certificate | None = None,
+    ) -> Issued:
         """Sign a certificate with the names of ``wanted`` for a key; it is logged first.
+
+        With ``replaced`` only when that one is in force at this moment; raises NotInForceError.
 
         It begins five minutes ago and never outlives its issuer.  A server's may be used for both
         sides, another one for clients only.
         """
         with locked(self._directory):
             book = self._book()
+            if replaced is not None:
+                self._check_in_force(book, replaced)
             issuer, key = self._signer(book)
             constraints = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
             name = outside(constraints, wanted)
@@ -250,6 +261,18 @@ class IdentityAuthority(CaFiles):
             ]
             self._change(attrs.evolve(book, revoked=(*book.revoked, *new)), lifetime)
             return [one.serial for one in new]
+
+    def _check_in_force(self, book: Book, certificate: x509.Certificate) -> None:
+        """Raise NotInForceError for what was revoked or is of an issuing CA that is over.
+
+        Others learn of that from the list, later; a thief must not renew in between.
+        """
+        now = self._clock()
+        good = {one.name for one in book.issuing if one.in_force(now)}
+        entries = [one for one in self._unlogged(book, certificate) if one.issuer in good]
+        revoked = {(one.serial, one.issuer) for one in book.revoked}
+        if not entries or (entries[0].serial, entries[0].issuer) in revoked:
+            raise NotInForceError("the certificate is not in force")
 
     def _unlogged(self, book: Book, certificate: x509.Certificate) -> list[Entry]:
         """Return the entry of a certificate that is ours: a log from a backup may lack it."""

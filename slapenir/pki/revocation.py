@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from slapenir.errors import PkiError
 
@@ -33,9 +34,13 @@ class Standing(Enum):
     UNKNOWN = "unknown"
 
 
+# A CA is its name and its key: it may have several certificates (RFC 5280, 6.3.3).
+_Ca = tuple[x509.Name, bytes]
+
+
 @attrs.frozen(slots=True)
 class _List:
-    issuer: x509.Certificate
+    issuer: _Ca
     serials: frozenset[int]
     begins: float
     ends: float
@@ -62,6 +67,17 @@ class Revocations:
         """
         return cls([_checked(crl, issuers) for crl in _load(data)])
 
+    def after(self, before: Revocations | None, issuers: Sequence[x509.Certificate]) -> Revocations:
+        """Return these lists, and of each of ``issuers`` the one of ``before`` if that is newer.
+
+        Whoever serves lists cannot make a certificate good again with an old one, or with none.
+        """
+        if before is None:
+            return self
+        known = {_ca(one) for one in issuers}
+        kept = [one for one in before._lists.values() if one.issuer in known]
+        return Revocations([*self._lists.values(), *kept])
+
     def standing(
         self, certificate: x509.Certificate, issuer: x509.Certificate, now: float
     ) -> Standing:
@@ -70,12 +86,18 @@ class Revocations:
         UNKNOWN where there is none, or none that is in force.  What a list names stays revoked
         when the list has ended.
         """
-        known = self._lists.get(issuer)
+        known = self._lists.get(_ca(issuer))
         if known is not None and certificate.serial_number in known.serials:
             return Standing.REVOKED
         if known is None or now >= known.ends or now < known.begins - _SKEW:
             return Standing.UNKNOWN
         return Standing.GOOD
+
+
+def _ca(issuer: x509.Certificate) -> _Ca:
+    return issuer.subject, issuer.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def split_lists(data: bytes) -> list[bytes]:
@@ -120,7 +142,7 @@ def _checked(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certifi
         serials = frozenset(one.serial_number for one in crl)
     except (*_UNREADABLE, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise PkiError("the revocation list cannot be read") from None
-    return _List(issuer, serials, begins.timestamp(), ends.timestamp())
+    return _List(_ca(issuer), serials, begins.timestamp(), ends.timestamp())
 
 
 def _is_whole(extension: x509.ExtensionType) -> bool | None:

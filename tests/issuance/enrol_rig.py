@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
-from slapenir.errors import AuditError, ConfigError, PkiError
+from slapenir.errors import AuditError, ConfigError, NotInForceError, PkiError
 from slapenir.events import CertificateIssued, Event
 from slapenir.issuance.enrol_service import EnrolmentService
 from tests.support.tls import CLIENT_AUTH, Identity, TestCA
@@ -49,6 +49,7 @@ class FakeAuthority:
         self.ca = ca
         self.tokens: dict[str, tuple[str, float]] = {}
         self.revoked: set[int] = set()
+        self.over: set[int] = set()
         self.broken: Exception | None = None
         self.removed: set[str] = set()
         self.roots = (ca.certificate,)
@@ -70,8 +71,12 @@ class FakeAuthority:
             raise PkiError("the token has expired")
         return found[0]
 
-    def issue(self, identity: str, public_key: Any) -> Issued:
-        """Sign for a key."""
+    def issue(
+        self, identity: str, public_key: Any, replaced: x509.Certificate | None = None
+    ) -> Issued:
+        """Sign for a key; ``replaced`` may be in ``over``."""
+        if replaced is not None and replaced.serial_number in self.over:
+            raise NotInForceError("it is over")
         if self.broken is not None:
             raise self.broken
         if identity in self.removed:

@@ -185,6 +185,18 @@ class RenewTests(EnrolmentTestCase):
         self.assertEqual(leaf(answer).public_key(), key.public_key())
         self.assertEqual([one.how for one in self.issued], ["renewal"])
 
+    async def test_t105_the_ca_has_the_last_word(self) -> None:
+        """T105: what the gateway's list still calls good is not renewed against the CA's word."""
+        body = {"csr": csr()}
+        self.authority.over.add(self.agent.certificate.serial_number)
+        status, answer = await self.ask("POST", "/v1/renew", body, self.agent)
+        self.assertEqual((status, answer["retry"]), (403, False))
+        self.assertIn("enrol with a new token", answer["error"])
+        self.assertEqual(self.issued, [])
+        other = self.ca.issue("agent-1", usage=(CLIENT_AUTH,))
+        status, _ = await self.ask("POST", "/v1/renew", body, other)
+        self.assertEqual(status, 200)
+
     async def test_without_one_there_is_none(self) -> None:
         """No certificate, a revoked one and one of a removed identity get nothing."""
         status, _ = await self.ask("POST", "/v1/renew", {"csr": csr()})

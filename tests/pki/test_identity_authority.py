@@ -14,12 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from slapenir.errors import PkiError
+from slapenir.errors import NotInForceError, PkiError
 from slapenir.pki import ca_book, ca_files
 from slapenir.pki.ca_certificates import begin_leaf
 from slapenir.pki.held import Held, Wanted, new_key, read_key, to_pem
 from slapenir.pki.identity_authority import IdentityAuthority, Issued
 from slapenir.pki.revocation import Revocations, Standing
+from tests.support.tls import TestCA
 
 DAY = 86400.0
 AGENT = Wanted(spiffe=("spiffe://example.org/agent/1",))
@@ -159,6 +160,26 @@ class RevokeTests(AuthorityCase):
         self.refuses("no certificate in force", lambda: self.authority.revoke("abc"))
         self.refuses("no certificate in force", lambda: self.authority.revoke(identity="x"))
         self.refuses("not a reason", lambda: self.authority.revoke(other.serial, reason="x"))
+
+    def test_t105_what_is_over_is_not_replaced(self) -> None:
+        """A thief may not renew before the gateway has seen the list, nor after a distrust."""
+
+        def replace(shown: x509.Certificate) -> Issued:
+            key = new_key().public_key()
+            return self.authority.issue(AGENT, key, identity="agent-1", replaced=shown)
+
+        good, stolen = self.issue(), self.issue()
+        self.authority.revoke(stolen.serial)
+        with self.assertRaises(NotInForceError):
+            replace(stolen.chain[0])
+        with self.assertRaises(NotInForceError):
+            replace(TestCA().issue("agent-1").certificate)
+        self.assertEqual(self.standing(replace(good.chain[0])), Standing.GOOD)
+        self.authority.rotate_issuing(DAY)
+        self.assertEqual(self.standing(replace(good.chain[0])), Standing.GOOD)
+        self.authority.rotate_issuing(DAY, distrust=True)
+        with self.assertRaises(NotInForceError):
+            replace(good.chain[0])
 
     def test_t105_a_list_that_ends(self) -> None:
         issued = self.issue()

@@ -82,8 +82,11 @@ class ProcessTestCase(SidecarTestCase):
 
         service = EnrolmentService(
             REACTOR,
-            lambda identity, key: self.authority.issue(
-                Wanted(dns=(identity,), lifetime=self.lifetime), key, identity=identity
+            lambda identity, key, replaced: self.authority.issue(
+                Wanted(dns=(identity,), lifetime=self.lifetime),
+                key,
+                identity=identity,
+                replaced=replaced,
             ),
             self.authority.redeem,
             who,
