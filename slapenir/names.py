@@ -167,6 +167,19 @@ _IPV4 = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}", re.ASCII)
 _NUMBERISH = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.ASCII)
 
 
+def source_network(host: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 one (RFC 4291)."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 def is_ipv4(host: str) -> bool:
     """Whether ``host`` is a dotted quad without leading zeros."""
     return _IPV4.fullmatch(host) is not None and all(int(p) < 256 for p in host.split("."))

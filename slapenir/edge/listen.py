@@ -188,11 +188,12 @@ class Clients:
             publisher.publish(AuditFailed(str(error)))
         driver.abort()
 
-    def _limit_reached(self, identity: str) -> str:
+    def _limit_reached(self, identity: str, more: int = 1) -> str:
+        """Return the bound that ``more`` connections, for an identity, would go over."""
         limits = self._gateway.limits
         if self._drained is not None:
             return "draining"
-        if len(self._drivers) + len(self._arrivals) >= limits.connections:
+        if len(self._drivers) + len(self._arrivals) + more > limits.connections:
             return "connections"
         if identity and self._identities[identity] >= limits.connections_per_identity:
             return "connections_per_identity"
@@ -216,7 +217,7 @@ class Clients:
 
         Returns what to answer instead when that identity has too many.
         """
-        limit = self._limit_reached(command.who.identity)
+        limit = self._limit_reached(command.who.identity, more=0)  # the client is counted
         if limit:
             self._gateway.publisher.publish(ConnectionRefused(command.who, limit))
             return _REFUSED

@@ -138,12 +138,16 @@ class EnrolmentService:
             allowed: dict[str, object] = {"error": f"the method is {method}", "retry": False}
             request.answer_json(405, allowed, method)
             return
+        render(request)
+
+    def _count(self, request: EnrolmentRequest) -> None:
+        """Count a request of anybody; who is known by a certificate has a budget of its own."""
         if self._requests.full(request.source):
             raise Refused(429, "too many requests in a minute", retry=True)
         self._requests.add(request.source)
-        render(request)
 
     def _enrol(self, request: EnrolmentRequest) -> None:
+        self._count(request)
         if self._failures.full(request.source):
             raise Refused(429, "too many tokens were refused in a minute", retry=True)
         application = parse(_body(request), with_secret=True)
@@ -159,9 +163,11 @@ class EnrolmentService:
         connection = request.connection
         shown = connection.get_peer_certificate(as_cryptography=True)
         if shown is None:
+            self._count(request)
             raise Refused(401, "renewal needs the certificate in force, by mutual TLS")
         identity = self._identify(connection)
         if not identity:
+            self._count(request)
             raise Refused(403, _NOT_IN_FORCE)
         if self._renewals.full(identity):
             raise Refused(429, "too many renewals in a minute", retry=True)
@@ -174,11 +180,13 @@ class EnrolmentService:
         self._in_thread(request, work, lambda found: self._issued(request, "renewal", *found))
 
     def _show_roots(self, request: EnrolmentRequest) -> None:
+        self._count(request)
         self._in_thread(
             request, lambda: to_pem(self._roots()), lambda pem: request.answer(200, _PEM, pem)
         )
 
     def _show_crl(self, request: EnrolmentRequest) -> None:
+        self._count(request)
         self._in_thread(request, self._crl, lambda pem: request.answer(200, _PEM, pem))
 
     # In a thread.

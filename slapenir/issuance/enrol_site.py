@@ -26,9 +26,13 @@ from twisted.web.http import HTTPFactory, Request
 from zope.interface import implementer
 
 from slapenir.issuance.enrol_request import MAX_BODY
+from slapenir.names import source_network
 
 MAX_CONNECTIONS = 64
 """Connections at one time; further ones are closed at once."""
+
+CONNECTIONS_EACH = 16
+"""Connections of one source at one time."""
 
 IDLE_SECONDS = 10
 """How long a connection may be idle, the handshake included."""
@@ -61,8 +65,8 @@ class EnrolmentRequest(Request):
 
     @property
     def source(self) -> str:
-        """The address that asks."""
-        return str(getattr(self.client, "host", ""))
+        """Where it comes from: an address, or a network that is one host's."""
+        return source_network(str(getattr(self.client, "host", "")))
 
     @property
     def connection(self) -> SSL.Connection:
@@ -154,6 +158,7 @@ class _Site(HTTPFactory):
 class _Timed(ProtocolWrapper):
     """One connection, cut when its time is up."""
 
+    source = ""
     _deadline: IDelayedCall | None = None
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -191,7 +196,13 @@ class _Bounded(WrappingFactory[ProtocolWrapper]):
     ) -> ProtocolWrapper | None:
         if len(self.protocols) >= MAX_CONNECTIONS:
             return None
-        return super().buildProtocol(addr)
+        source = source_network(str(getattr(addr, "host", "")))
+        same = sum(one.source == source for one in cast("dict[_Timed, object]", self.protocols))
+        if same >= CONNECTIONS_EACH:
+            return None
+        made = super().buildProtocol(addr)
+        cast("_Timed", made).source = source
+        return made
 
 
 class _Transport(BufferingTLSTransport):

@@ -234,7 +234,7 @@ class IdentityAuthority(CaFiles):
     ) -> list[str]:
         """Revoke one certificate, or all of an identity; return the serials that are new.
 
-        The list is signed at once.
+        The list is signed at once.  With all of an identity go its tokens that were not used.
         """
         if reason not in REASONS:
             raise PkiError(f"{reason} is not a reason; write one of {', '.join(REASONS)}")
@@ -250,7 +250,8 @@ class IdentityAuthority(CaFiles):
                 chosen = [one for one in known if one.serial == plain]
             else:
                 chosen = [one for one in known if one.identity == identity and one.not_after > now]
-            if not chosen:
+            withdrawn = self._tokens.withdraw(identity) if identity and serial is None else 0
+            if not chosen and not withdrawn:
                 what = f"the serial {serial}" if serial is not None else f"the identity {identity}"
                 raise PkiError(f"no certificate in force was issued with {what}")
             before = {one.serial for one in book.revoked}
@@ -259,7 +260,10 @@ class IdentityAuthority(CaFiles):
                 for one in chosen
                 if one.serial not in before
             ]
-            self._change(attrs.evolve(book, revoked=(*book.revoked, *new)), lifetime)
+            book = attrs.evolve(book, revoked=(*book.revoked, *new))
+            # No issuing CA is new, so the book may be first: what it says is never taken back.
+            write_book(self._directory, book)
+            self._change(book, lifetime)
             return [one.serial for one in new]
 
     def _check_in_force(self, book: Book, certificate: x509.Certificate) -> None:

@@ -16,6 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -108,11 +109,19 @@ class TokenFiles:
             raise PkiError("the token has expired")
         return identity
 
+    def withdraw(self, identity: str) -> int:
+        """Remove the tokens of an identity that were not used; return how many."""
+        return self._remove(lambda document: str(document["identity"]) == identity)
+
     def _path(self, secret: str) -> str:
         return os.path.join(self._directory, hashlib.sha256(secret.encode("utf-8")).hexdigest())
 
     def _sweep(self) -> None:
         now = self._clock()
+        self._remove(lambda document: float(document["expires"]) <= now)
+
+    def _remove(self, chosen: Callable[[dict[str, Any]], bool]) -> int:
+        count = 0
         try:
             names = os.listdir(self._directory)
         except OSError as error:
@@ -120,5 +129,9 @@ class TokenFiles:
         for name in names:
             path = os.path.join(self._directory, name)
             with contextlib.suppress(OSError, PkiError, ValueError, KeyError, TypeError):
-                if float(json.loads(read_guarded(path, private=True))["expires"]) <= now:
+                if chosen(json.loads(read_guarded(path, private=True))):
                     os.unlink(path)
+                    count += 1
+        if count:
+            flush_directory(self._directory)
+        return count

@@ -387,6 +387,11 @@ class OtherWaysTests(ArrivalCase):
         refusals = [event.limit for event in edge.recorder.of(ConnectionRefused)]
         self.assertEqual(refusals, ["connections_per_identity"] * 4)
 
+    async def test_t194_the_last_place_is_one(self) -> None:
+        """Who proves with a token who it is was counted when it came."""
+        edge = await self.start(Way.TOKEN, limits=EdgeLimits(connections=1, close_seconds=1))
+        self.assertEqual((await self.say(edge, b"a token")).data, b"admitted")
+
     async def test_a_strangers_certificate_is_not_asked_for_a_token(self) -> None:
         doorway = self.doorway(ClientAuth.OPTIONAL)
         edge = await self.start(Way.CERTIFICATE, Way.TOKEN, doorway=doorway)

@@ -335,6 +335,34 @@ class SiteTests(EnrolmentTestCase):
 
             self.assertTrue((await deferToThread(again)).startswith(b"HTTP/1.1 200"))
 
+    async def test_one_source_does_not_take_every_place(self) -> None:
+        """Its own places are bounded; another address goes on."""
+        with patch.object(enrol_site, "CONNECTIONS_EACH", 2):
+            held = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(2)]
+            try:
+                with self.assertRaises(OSError):
+                    await deferToThread(self.raw, b"GET /v1/crl HTTP/1.1\r\n\r\n")
+                other = socket.create_connection(
+                    ("127.0.0.1", self.port), 5, source_address=("127.0.0.2", 0)
+                )
+                held.append(other)
+                other.settimeout(0.5)
+                with self.assertRaises(TimeoutError):  # it is waited for, not closed
+                    await deferToThread(other.recv, 1)
+            finally:
+                for one in held:
+                    one.close()
+
+    async def test_renewals_have_a_budget_of_their_own(self) -> None:
+        """Requests of anybody do not use it up."""
+        agent = self.ca.issue("agent-1", usage=(CLIENT_AUTH,))
+        with patch.object(self.service._requests, "_total", 1):
+            self.assertEqual((await self.ask("GET", "/v1/roots"))[0], 200)
+            self.assertEqual((await self.ask("GET", "/v1/roots"))[0], 429)
+            self.assertEqual((await self.ask("POST", "/v1/renew", {"csr": csr()}))[0], 429)
+            status, _ = await self.ask("POST", "/v1/renew", {"csr": csr()}, agent)
+            self.assertEqual(status, 200)
+
     async def test_refused_tokens_are_counted(self) -> None:
         """After thirty in a minute from one address it is told to wait."""
         body = {"token_secret": "x" * 43, "csr": csr()}

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from slapenir.errors import NotInForceError, PkiError
-from slapenir.pki import ca_book, ca_files
+from slapenir.pki import ca_book, ca_files, files
 from slapenir.pki.ca_certificates import begin_leaf
 from slapenir.pki.held import Held, Wanted, new_key, read_key, to_pem
 from slapenir.pki.identity_authority import IdentityAuthority, Issued
@@ -180,6 +180,32 @@ class RevokeTests(AuthorityCase):
         self.authority.rotate_issuing(DAY, distrust=True)
         with self.assertRaises(NotInForceError):
             replace(good.chain[0])
+
+    def test_t105_unused_tokens_go_with_it(self) -> None:
+        """All of an identity includes its tokens, with certificates or without; others' stay."""
+        self.issue()
+        one, two = (self.authority.make_token("agent-1", 900) for _ in range(2))
+        other = self.authority.make_token("agent-2", 900)
+        self.authority.revoke(identity="agent-1")
+        for secret in (one, two):
+            self.refuses("unknown or was used", lambda secret=secret: self.authority.redeem(secret))
+        self.assertEqual(self.authority.redeem(other), "agent-2")
+        third = self.authority.make_token("agent-3", 900)
+        self.assertEqual(self.authority.revoke(identity="agent-3"), [])
+        self.refuses("unknown or was used", lambda: self.authority.redeem(third))
+
+    def test_t105_a_revocation_that_was_cut_short_stays(self) -> None:
+        """The list could not be written: the next one has it all the same."""
+        issued = self.issue()
+
+        def full(*_: object) -> None:
+            raise PkiError("no space")
+
+        self.patch(ca_files, "replace", full)
+        self.refuses("no space", lambda: self.authority.revoke(issued.serial))
+        self.patch(ca_files, "replace", files.replace)
+        self.authority.refresh_crl()
+        self.assertEqual(self.standing(issued), Standing.REVOKED)
 
     def test_t105_a_list_that_ends(self) -> None:
         issued = self.issue()
