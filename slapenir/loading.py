@@ -90,6 +90,7 @@ def edge_limits(settings: Settings) -> EdgeLimits:
     return EdgeLimits(
         connections=limits.connections,
         connections_per_identity=limits.connections_per_identity,
+        strangers_per_source=limits.strangers_per_source,
         origin_idle_per_key=limits.origin_idle_per_key,
         origin_idle_total=limits.origin_idle_total,
         origin_connections=limits.origin_connections,

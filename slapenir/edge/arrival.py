@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from slapenir.edge.doorway import Doorway, Passport, Untrusted
 from slapenir.edge.flow import Bystander, Flow
+from slapenir.edge.strangers import source_of
 from slapenir.edge.tls import Tls, TlsError
 from slapenir.errors import AuditError, RemoteProtocolError
 from slapenir.events import AuditFailed, ClientIdentified, Decided, InternalError, TlsHandshake, Who
@@ -119,6 +120,16 @@ class Arrival(Bystander):
         self._passport: Passport | None = None
         self.flow = Flow(self._gateway.clock, self._gateway.limits, self)
 
+    @property
+    def behind_balancer(self) -> bool:
+        """Whether a load balancer has still to say who it is."""
+        return self._reader is not None
+
+    @property
+    def source(self) -> str:
+        """What it counts as a stranger of."""
+        return source_of(self._peer.host, self._listener.name)
+
     # What the Flow says.
 
     def flow_open(self, flow: Flow) -> None:
@@ -144,7 +155,10 @@ class Arrival(Bystander):
             if forwarded.host:
                 self._peer = Peer(forwarded.host, forwarded.port)
             self._reader = None
-            self._begin(rest)
+            if self._clients.introduced(self, self._who(self._listener.identity)):
+                self._begin(rest)
+            else:
+                self.abort()
 
     def flow_secured(self, flow: Flow) -> None:
         """Look at the certificate that the client showed, then at who it is."""

@@ -39,6 +39,7 @@ class EdgeLimits:
     ``refusals`` is how many refused clients may be told so at one time; more are reset.
     ``discard`` is how many bytes a closing client may still send before it is reset, and how many
     of TLS's own answers may wait behind a full buffer.
+    ``strangers_per_source`` bounds the clients of one address that nobody knows yet.
     ``names_per_minute`` bounds the different names looked up for one identity.
     ``arrival_seconds`` bound the time until it is known who a client is: a PROXY header and TLS.
     ``mints_per_second`` and ``mint_burst`` bound how fast unseen hosts get leaves.
@@ -46,6 +47,7 @@ class EdgeLimits:
 
     connections: int = 1000
     connections_per_identity: int = 500
+    strangers_per_source: int = 100
     origin_idle_per_key: int = 8
     origin_idle_total: int = 256
     origin_connections: int = 1000

@@ -17,6 +17,7 @@ from slapenir.edge.arrival import Arrival, Claim, Listener, Peer
 from slapenir.edge.client import UNRECORDED, ClientDriver, Gateway
 from slapenir.edge.contracts import SessionLike
 from slapenir.edge.flow import Bystander, Flow
+from slapenir.edge.strangers import Strangers, source_of
 from slapenir.errors import AuditError
 from slapenir.events import AuditFailed, ClientIdentified, ConnectionRefused, Decided, Who
 from slapenir.evidence import Evidence
@@ -62,6 +63,8 @@ class Clients:
         self._drivers: set[ClientDriver] = set()
         self._identities: Counter[str] = Counter()
         self._refusals = 0
+        self._refused: set[Arrival] = set()
+        self._strangers = Strangers(gateway.limits)
         self._ports: list[IListeningPort] = []
         self._drained: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
@@ -74,12 +77,15 @@ class Clients:
         number = next(self._numbers)
         who = Who(number, listener.name, listener.identity, str(peer))
         limit = self._limit_reached(listener.identity)
+        known = listener.identity and listener.doorway is None and not listener.balancers
+        if not limit and not known and not listener.is_balancer(peer.host):
+            limit = self._crowd(source_of(peer.host, listener.name))
         if limit:
             self._gateway.publisher.publish(ConnectionRefused(who, limit))
             if listener.doorway or self._refusals >= self._gateway.limits.refusals:
                 return None
             return Flow(self._gateway.clock, self._gateway.limits, _Refusal(self._refusing))
-        if listener.identity and listener.doorway is None and not listener.balancers:
+        if known:
             return ClientDriver(self._gateway, who, self._new_session(who), self).flow
         return Arrival(self, listener, number, peer).flow
 
@@ -88,28 +94,44 @@ class Clients:
     def arrived(self, arrival: Arrival) -> None:
         """Count a client that is not known yet."""
         self._arrivals.add(arrival)
+        if not arrival.behind_balancer:
+            self._strangers.hold(arrival, arrival.source)
+
+    def introduced(self, arrival: Arrival, who: Who) -> bool:
+        """Count a client by the source that its load balancer named, unless there are too many."""
+        limit = self._crowd(arrival.source)
+        if limit:
+            self._gateway.publisher.publish(ConnectionRefused(who, limit))
+            return False
+        self._strangers.hold(arrival, arrival.source)
+        return True
 
     def left(self, arrival: Arrival) -> None:
         """Forget a client that never came to be known."""
         self._arrivals.discard(arrival)
+        self._strangers.release(arrival)
+        if arrival in self._refused:
+            self._refused.discard(arrival)
+            self._refusals -= 1
         self._check_drained()
 
     def admit(self, arrival: Arrival, who: Who, claim: Claim, asks: bool, received: bytes) -> None:
         """Begin the session of a client that is known, or that will be ``asks``-ed for a token."""
         self._arrivals.discard(arrival)
+        self._strangers.release(arrival)
         flow = arrival.flow
         limit = self._limit_reached(who.identity)
         if limit:
             self._gateway.publisher.publish(ConnectionRefused(who, limit))
-            flow.write(_REFUSED)
-            flow.close_gently()
-            self._check_drained()
+            self._turn_away(arrival, _REFUSED)
             return
-        if who.identity and not self._recorded(who, claim, flow):
+        if who.identity and not self._recorded(who, claim, arrival):
             return
         asked = (Authenticator(claim.evidence, self.identify),) if asks else ()
         session = self._new_session(who, *asked)
         driver = ClientDriver(self._gateway, who, session, self, flow, claim)
+        if not who.identity:
+            self._strangers.hold(driver, arrival.source)
         driver.flow_open(flow)
         if received:
             driver.flow_data(flow, received)
@@ -138,13 +160,25 @@ class Clients:
         self._check_drained()
         return closed.addCallback(lambda _: drained)
 
-    def _recorded(self, who: Who, claim: Claim, flow: Flow) -> bool:
+    def _crowd(self, source: str) -> str:
+        return "strangers_per_source" if self._strangers.crowded(source) else ""
+
+    def _turn_away(self, arrival: Arrival, answer: bytes) -> None:
+        """Answer and close where there is room for one more refusal; it counts until it is gone."""
+        self._refused.add(arrival)
+        self._refusals += 1
+        if self._refusals > self._gateway.limits.refusals:
+            arrival.flow.abort()
+            return
+        arrival.flow.write(answer)
+        arrival.flow.close_gently()
+
+    def _recorded(self, who: Who, claim: Claim, arrival: Arrival) -> bool:
         """Record who a client is; when that fails it is turned away."""
         try:
             self._gateway.publisher.publish(claim.event(who))
         except AuditError as error:
-            flow.write(UNRECORDED)
-            flow.close_gently()
+            self._turn_away(arrival, UNRECORDED)
             self._gateway.publisher.publish(AuditFailed(str(error)))
             return False
         return True
@@ -210,6 +244,7 @@ class Clients:
         """Forget a client."""
         self._drivers.discard(driver)
         self._identities[driver.who.identity] -= 1
+        self._strangers.release(driver)
         self._check_drained()
 
     def proved(self, driver: ClientDriver, command: Admit) -> bytes:
@@ -225,6 +260,7 @@ class Clients:
         self._identities[driver.who.identity] -= 1
         self._identities[command.who.identity] += 1
         driver.who = command.who
+        self._strangers.release(driver)
         if driver.claim is not None:
             driver.claim = attrs.evolve(driver.claim, evidence=command.evidence)
         return b""
@@ -234,7 +270,7 @@ class Clients:
 
     def cut(self) -> None:
         """Cut every client off at once."""
-        for arrival in list(self._arrivals):
+        for arrival in [*self._arrivals, *self._refused]:
             arrival.abort()
         for driver in list(self._drivers):
             driver.abort()
@@ -244,7 +280,7 @@ class Clients:
         self.cut()
 
     def _check_drained(self) -> None:
-        if self._drained is None or self._drivers or self._arrivals:
+        if self._drained is None or self._drivers or self._arrivals or self._refused:
             return
         if self._deadline is not None:
             self._deadline.cancel()

@@ -17,6 +17,7 @@ from slapenir.events import (
     Sanitized,
     Swapped,
 )
+from slapenir.names import Stage
 from slapenir.observe.logfile import LogFile
 from slapenir.observe.quota import Quota
 from slapenir.observe.record import AUDITED, Timestamps
@@ -24,8 +25,8 @@ from slapenir.observe.record import AUDITED, Timestamps
 FILE_NAME = "audit.jsonl"
 
 REFUSALS_PER_SECOND = 10
-"""Records per second of refused connections, and of refused enrolments; the next one says how many
-were left out."""
+"""Records per second of refused connections, of refused enrolments, and of clients that are nobody;
+the next one says how many were left out."""
 
 
 class AuditLog:
@@ -50,6 +51,7 @@ class AuditLog:
         self.handlers: Mapping[type, Callable[[Any], None]] = {
             **{kind: self._handler(fields) for kind, fields in AUDITED.items()},
             **{kind: self._bounded(kind) for kind in (ConnectionRefused, EnrolmentRefused)},
+            Decided: self._decided(),
         }
 
     @property
@@ -88,6 +90,21 @@ class AuditLog:
             left_out = quota.take()
             if left_out is not None:
                 self._write(f'{AUDITED[kind](event)},"left_out":{left_out}')
+
+        return handle
+
+    def _decided(self) -> Callable[[Any], None]:
+        """Return what records decisions: every one about an identity, strangers' to a quota."""
+        strangers = Quota(REFUSALS_PER_SECOND, self._clock)
+        fields = AUDITED[Decided]
+
+        def handle(event: Any) -> None:
+            left_out: int | None = 0
+            if event.stage is Stage.IDENTIFY and not event.who.identity:
+                left_out = strangers.take()
+            if left_out is not None:
+                more = f',"left_out":{left_out}' if left_out else ""
+                self._write(fields(event) + more)
 
         return handle
 

@@ -224,9 +224,12 @@ class EdgeTestCase(TestCase):
         self.addCleanup(port.stopListening)
         return port.getHost().port, factory
 
-    def connect(self, port: int, made: Any, host: str = "127.0.0.1") -> Any:
-        """Connect a protocol, or something with a ``flow``; return it."""
-        REACTOR.connectTCP(host, port, _Connect(getattr(made, "flow", made)))
+    def connect(
+        self, port: int, made: Any, host: str = "127.0.0.1", source: str | None = None
+    ) -> Any:
+        """Connect a protocol, or something with a ``flow``, from an address; return it."""
+        bind = None if source is None else (source, 0)
+        REACTOR.connectTCP(host, port, _Connect(getattr(made, "flow", made)), bindAddress=bind)
         return made
 
     async def edge(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
+import socket
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -282,6 +284,31 @@ class CertificateTests(ArrivalCase):
         await self.until(lambda: one.gone and not edge.clients and not edge.clients._arrivals)
         self.assertEqual((await self.enter(edge, CA.agent("1"))).data, b"agent-1:hello")
 
+    async def test_t194_strangers_of_one_source(self) -> None:
+        """Silent ones are bounded by address; who is known, and another address, get in."""
+        limits = EdgeLimits(strangers_per_source=2, close_seconds=1)
+        edge = await self.start(Way.CERTIFICATE, doorway=self.doorway(), limits=limits)
+        known = await self.enter(edge, CA.agent("1"))
+        silent = [self.connect(edge.port, Peer()) for _ in range(2)]
+        for one in silent:
+            await one.opened
+        await self.until(lambda: len(edge.clients._arrivals) == 2)
+        third = await self.enter(edge, CA.agent("2"))
+        self.assertFalse(third.secured)
+        refusals = [event.limit for event in edge.recorder.of(ConnectionRefused)]
+        self.assertEqual(refusals, ["strangers_per_source"])
+        peer = self.shows(CA.agent("2"))
+        self.connect(edge.port, peer, source="127.0.0.2")
+        await self.until(lambda: peer.secured)
+        known.send(b"again")
+        await self.until(lambda: known.data.endswith(b"again"))
+        silent[0].transport.abortConnection()
+        await self.until(lambda: len(edge.clients._arrivals) == 1)
+        self.assertEqual((await self.enter(edge, CA.agent("2"))).data, b"agent-2:hello")
+        silent[1].transport.abortConnection()
+        await self.until(lambda: not edge.clients._arrivals)
+        self.assertEqual(len(edge.clients._strangers), 0)
+
     async def test_draining_waits_for_arrivals(self) -> None:
         edge = await self.start(Way.CERTIFICATE, doorway=self.doorway())
         silent = self.connect(edge.port, Peer())
@@ -391,6 +418,47 @@ class OtherWaysTests(ArrivalCase):
         """Who proves with a token who it is was counted when it came."""
         edge = await self.start(Way.TOKEN, limits=EdgeLimits(connections=1, close_seconds=1))
         self.assertEqual((await self.say(edge, b"a token")).data, b"admitted")
+
+    async def test_t194_without_a_token_it_is_a_stranger(self) -> None:
+        """Until it proves who it is."""
+        limits = EdgeLimits(strangers_per_source=1, close_seconds=1)
+        edge = await self.start(Way.TOKEN, limits=limits)
+        first: Peer = self.connect(edge.port, Peer())
+        await first.opened
+        await self.until(lambda: len(edge.clients))
+        self.assertTrue((await self.say(edge, b"a token")).data.startswith(b"HTTP/1.1 503 "))
+        first.transport.write(b"a token")
+        await self.until(lambda: first.data)
+        self.assertEqual((await self.say(edge, b"a token")).data, b"admitted")
+        self.assertEqual(len(edge.clients._strangers), 0)
+
+    async def test_t194_refusals_count_until_they_are_gone(self) -> None:
+        """At its bound an identity cannot heap up refused connections; draining waits for them."""
+        limits = EdgeLimits(connections_per_identity=1, refusals=1, close_seconds=2)
+        edge = await self.start(Way.SOURCE, limits=limits)
+        await self.say(edge)
+        stubborn = [socket.create_connection(("127.0.0.1", edge.port)) for _ in range(20)]
+        for one in stubborn:
+            self.addCleanup(one.close)
+        refused = lambda: edge.recorder.of(ConnectionRefused)  # noqa: E731
+        await self.until(lambda: len(refused()) == 20)
+        self.assertLessEqual(len(edge.clients._refused), 1)
+        self.assertLessEqual(edge.clients._refusals, 1)
+        answered = 0
+        for one in stubborn:
+            one.setblocking(False)
+            with contextlib.suppress(OSError):
+                answered += one.recv(12) == b"HTTP/1.1 503"
+        self.assertEqual(answered, 1)
+        drained = edge.clients.drain(10.0)
+        for driver in list(edge.clients._drivers):
+            driver.abort()
+        self.assertFalse(drained.called)
+        for one in stubborn:
+            one.close()
+        await drained
+        self.assertEqual(edge.clients._refusals, 0)
+        self.edges.remove(edge)
 
     async def test_a_strangers_certificate_is_not_asked_for_a_token(self) -> None:
         doorway = self.doorway(ClientAuth.OPTIONAL)

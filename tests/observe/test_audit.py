@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.trial import unittest
 
 from slapenir import events
 from slapenir.errors import AuditError
+from slapenir.names import Stage
 from slapenir.observe.audit import REFUSALS_PER_SECOND, AuditLog
 from tests.observe.samples import WHO, FakeClock, decided
 
@@ -88,6 +90,22 @@ class AuditLogTests(AuditCase):
         self.clock.now += 1
         self.audit.record(events.ConnectionRefused(WHO, "connections"))
         self.assertEqual(self.read()[-1]["left_out"], 10_000 - REFUSALS_PER_SECOND)
+
+    def test_a_flood_of_strangers_is_bounded_t197(self) -> None:
+        """T197: so are clients that are nobody, and never a decision about an identity."""
+        nobody = attrs.evolve(decided(), stage=Stage.IDENTIFY, who=attrs.evolve(WHO, identity=""))
+        for _ in range(1000):
+            self.audit.record(nobody)
+        self.assertEqual(len(self.read()), REFUSALS_PER_SECOND)
+        for event in (decided(), attrs.evolve(nobody, who=WHO)):
+            for _ in range(2 * REFUSALS_PER_SECOND):
+                self.audit.record(event)
+        records = self.read()
+        self.assertEqual(len(records), 5 * REFUSALS_PER_SECOND)
+        self.assertNotIn("left_out", records[0])
+        self.clock.now += 1
+        self.audit.record(nobody)
+        self.assertEqual(self.read()[-1]["left_out"], 1000 - REFUSALS_PER_SECOND)
 
 
 class PlaceTests(AuditCase):
