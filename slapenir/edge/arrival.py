@@ -82,13 +82,17 @@ class Claim:
 
     def event(self, who: Who) -> ClientIdentified:
         """Return the record of who a client is, by the strongest thing that it showed."""
+        serial, not_after = "", 0.0
         if self.passport is not None:
             serial = f"{self.passport.certificate.serial_number:x}"
-            return ClientIdentified(who, "certificate", serial, self.passport.not_after)
-        if self.listener.identity:
-            return ClientIdentified(who, "listener")
-        way = Way.SOURCE if self.evidence.unix_uid is None else Way.UNIX_UID
-        return ClientIdentified(who, way.value)
+            not_after = self.passport.not_after
+        way = "listener"
+        if not self.listener.identity:
+            if self.evidence.certificate is not None:
+                way = Way.CERTIFICATE.value
+            else:
+                way = (Way.SOURCE if self.evidence.unix_uid is None else Way.UNIX_UID).value
+        return ClientIdentified(who, way, serial, not_after)
 
     def objection(self, identity: str, identified: Identified) -> Reason | None:
         """Return why the connection may not go on as ``identity``; ``identified`` is today's."""

@@ -34,8 +34,8 @@ from slapenir.issuance.enrol_request import PublicKey, Refused, parse, public_ke
 from slapenir.issuance.enrol_site import EnrolmentRequest, site_factory
 from slapenir.pki.held import to_pem
 
-MAX_BUSY = 16
-"""Requests that are being worked on in threads at one time."""
+MAX_BUSY = 6
+"""Requests that are being worked on at one time; the reactor has ten threads for everybody."""
 
 REQUESTS_PER_MINUTE, REQUESTS_EACH = 1200, 300
 FAILURES_PER_MINUTE, FAILURES_EACH = 300, 30
@@ -208,7 +208,11 @@ class EnrolmentService:
             phrase = "the identity gets no certificate: the configuration gives it no name for one"
             raise Refused(403, phrase, reason=error.message) from None
         except PkiError as error:
-            raise Refused(503, "the CA cannot sign now", retry=True, reason=str(error)) from None
+            phrase = "the CA cannot sign now"
+            if replaced is None:
+                phrase += ", and the token is used up; make a new one: slapenir ca token"
+            again = replaced is not None
+            raise Refused(503, phrase, retry=again, reason=str(error)) from None
 
     # Answers.
 

@@ -153,6 +153,8 @@ class EnrolTests(EnrolmentTestCase):
             body = {"token_secret": self.authority.token(), "csr": csr()}
             status, answer = await self.ask("POST", "/v1/enrol", body)
             self.assertEqual(status, expected, answer)
+            if expected == 503:  # the same token would be refused
+                self.assertEqual((answer["retry"], "used up" in answer["error"]), (False, True))
             self.assertNotIn("/var/lib", json.dumps(answer))
             self.assertNotIn("detail", json.dumps(answer))
         (event,) = self.of(InternalError)
