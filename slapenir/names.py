@@ -44,11 +44,15 @@ class Scheme(Enum):
 
 
 class Action(Enum):
-    """What a decision lets happen."""
+    """What a decision lets happen.
+
+    PASSTHROUGH is a blind relay of TLS, TUNNEL a relay of anything, scanned in both directions.
+    """
 
     ALLOW = "allow"
     DENY = "deny"
     PASSTHROUGH = "passthrough"
+    TUNNEL = "tunnel"
 
 
 class Stage(Enum):
@@ -121,6 +125,8 @@ class Reason(Enum):
     DENY_RULE = "deny_rule"
     AUTHORITY_MISMATCH = "authority_mismatch"
     SNI_MISMATCH = "sni_mismatch"
+    NAME_MISSING = "name_missing"
+    PROTOCOL_UNKNOWN = "protocol_unknown"
     SCHEME_MISMATCH = "scheme_mismatch"
     METHOD_REFUSED = "method_refused"
     PATH_REFUSED = "path_refused"
@@ -131,6 +137,7 @@ class Reason(Enum):
     ADDRESS_OWN_LISTENER = "address_own_listener"
     HONEYTOKEN = "honeytoken"
     SECRET_IN_REQUEST = "secret_in_request"  # noqa: S105 - a reason's name, not a secret
+    SECRET_IN_RESPONSE = "secret_in_response"  # noqa: S105 - a reason's name, not a secret
     UPGRADE_UNSUPPORTED = "upgrade_unsupported"
     CODING_UNSUPPORTED = "coding_unsupported"
     NOT_TLS = "not_tls"

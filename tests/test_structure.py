@@ -252,7 +252,7 @@ class DecisionTests(unittest.SynchronousTestCase):
     """Each decision is made at one place, and carried from there."""
 
     PLACES = {
-        "decide_connect": "exchange/connect.py",
+        "decide_connect": "exchange/opening.py",
         "decide_request": "exchange/admission.py",
         "decide_address": "edge/resolver.py",
     }

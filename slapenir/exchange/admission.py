@@ -17,7 +17,7 @@ from slapenir.exchange.outbound import Refusal, RequestBody, inject_head, scan_h
 from slapenir.exchange.terms import Terms
 from slapenir.names import Action, Authority, Reason, Scheme, Stage
 from slapenir.policy.decide import decide_request
-from slapenir.policy.model import Decision, RequestFacts
+from slapenir.policy.model import Decision, Destination, RequestFacts
 from slapenir.wire.headers import first
 from slapenir.wire.messages import Framing, HeaderList, RequestHead
 from slapenir.wire.target import checked_origin, host_authority, parse_absolute, parse_origin
@@ -84,25 +84,39 @@ class Admission:
 
 
 def admit(
-    terms: Terms, identity: str, head: RequestHead, tunnel: Authority | None, sni: str | None
+    terms: Terms,
+    identity: str,
+    head: RequestHead,
+    tunnel: Authority | None,
+    sni: str | None,
+    destination: Destination | None = None,
 ) -> Admission:
-    """Judge a request; never raises.  ``tunnel`` is the CONNECT authority it came through."""
+    """Judge a request; never raises.
+
+    ``tunnel`` is the authority of the TLS that it came through, ``destination`` where a plain one
+    was going that was redirected: its authority is that of its Host field.
+    """
     method = head.method.decode("ascii", "replace")
     scheme = Scheme.HTTPS
     try:
-        if tunnel is None:
+        written = first(head.headers, b"host")
+        if tunnel is not None:
+            authority, target = tunnel, parse_origin(head.target)
+        elif destination is not None and head.target[:1] == b"/":
+            if written is None:
+                raise RemoteProtocolError("the request has no Host field")
+            scheme, target = Scheme.HTTP, parse_origin(head.target)
+            authority = host_authority(written, scheme.port)
+        else:
             absolute = parse_absolute(head.target)
             if absolute.scheme is not Scheme.HTTP:
                 raise RemoteProtocolError("an https origin needs CONNECT")
             scheme, authority, target = absolute.scheme, absolute.authority, absolute.path
-        else:
-            authority, target = tunnel, parse_origin(head.target)
-        written = first(head.headers, b"host")
         host = authority if written is None else host_authority(written, scheme.port)
         path = checked_origin(target)
     except RemoteProtocolError as error:
         return malformed(terms, method, tunnel, error)
-    facts = RequestFacts(identity, scheme, authority, host, method, path, tunnel, sni)
+    facts = RequestFacts(identity, scheme, authority, host, method, path, tunnel, sni, destination)
     decision = decide_request(terms.policy, facts)
     admission = Admission(
         terms, method, scheme, authority, str(authority), path[:PATH_BOUND], decision

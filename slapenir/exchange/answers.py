@@ -46,7 +46,7 @@ _DENIALS: dict[Reason, tuple[int, str]] = {
     Reason.NO_RULE: (403, "No rule allows this request."),
     Reason.DENY_RULE: (403, "A rule denies this request."),
     Reason.AUTHORITY_MISMATCH: (421, "The request names more than one authority."),
-    Reason.SNI_MISMATCH: (421, "The TLS server name is not the CONNECT host."),
+    Reason.SNI_MISMATCH: (421, "The TLS server name is not the host that was asked for."),
     Reason.SCHEME_MISMATCH: (400, "The scheme does not fit the tunnel."),
     Reason.METHOD_REFUSED: (403, "This method is never forwarded."),
     Reason.PATH_REFUSED: (400, "The path cannot be judged as it is written."),

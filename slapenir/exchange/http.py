@@ -1,4 +1,4 @@
-"""The HTTP layer of a client connection: on the plain connection, or inside an intercepted tunnel.
+"""The HTTP layer of a client connection: on the plain connection, or inside intercepted TLS.
 
 Requests are taken one after another, so answers keep their order; what was pipelined waits,
 decoded and bounded.
@@ -15,12 +15,13 @@ from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.exchange import Exchange
 from slapenir.exchange.inputs import DialFailed, Dialled, Timer
 from slapenir.names import Authority, Outcome
+from slapenir.policy.model import Destination
 from slapenir.wire.http1 import RequestDecoder
 from slapenir.wire.messages import Framing, Message, RequestHead
 from slapenir.wire.sniff import Protocol, sniff
 
 if TYPE_CHECKING:
-    from slapenir.exchange.connect import ConnectLayer
+    from slapenir.exchange.opening import Opening
     from slapenir.exchange.session import Session
 
 # Stands for a head that could not be decoded; it is answered and the connection closed.
@@ -33,17 +34,23 @@ _FOREIGN = frozenset(
 
 
 class HttpLayer:
-    """Decode requests and run one exchange at a time; ``connect`` is the tunnel it is inside of."""
+    """Decode requests and run one exchange at a time.
+
+    ``tunnel`` is the authority that it is pinned to inside of TLS, and ``opening`` how that was
+    opened; ``destination`` is where a plain connection was going that was redirected here.
+    """
 
     def __init__(
         self,
         session: Session,
         tunnel: Authority | None,
         sni: str | None,
-        connect: ConnectLayer | None = None,
+        opening: Opening | None = None,
+        destination: Destination | None = None,
     ) -> None:
         self._session = session
-        self._connect = connect
+        self._opening = opening
+        self._destination = destination
         self._tunnel = tunnel
         self._sni = sni
         self._decoder = RequestDecoder(session.terms().wire)
@@ -114,10 +121,12 @@ class HttpLayer:
                 exchange.begin()
                 self._settle()
                 return
-        if head.method == b"CONNECT" and self._tunnel is None:
+        redirected = self._destination
+        if head.method == b"CONNECT" and self._tunnel is None and redirected is None:
             session.connect(head, self._decoder.rest)
             return
-        admission = admit(session.terms(), session.who.identity, head, self._tunnel, self._sni)
+        identity = session.who.identity
+        admission = admit(session.terms(), identity, head, self._tunnel, self._sni, redirected)
         self._exchange = exchange = Exchange(session, head, admission)
         exchange.begin()
 
@@ -263,7 +272,7 @@ class HttpLayer:
 
     def revised(self) -> None:
         """End a tunnel that is no longer allowed; the exchange under way ends with it."""
-        if self._connect is None or self._connect.allowed_now():
+        if self._opening is None or self._opening.allowed_now():
             return
         if self._exchange is not None:
             self._exchange.drop_origin()

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from slapenir.names import value
+from slapenir.policy.model import Destination
 
 CLIENT = 0
 
@@ -20,6 +21,7 @@ class Timer(Enum):
     RESPONSE = "response"
     PROGRESS = "progress"
     TUNNEL = "tunnel"
+    QUIET = "quiet"
     CLOSE = "close"
 
 
@@ -39,7 +41,12 @@ class DialFailure(Enum):
 
 @value
 class Opened:
-    """The client's connection is there: the first input of every session."""
+    """The client's connection is there: the first input of every session.
+
+    ``destination`` is where a redirected connection was going; None where nobody knows.
+    """
+
+    destination: Destination | None = None
 
 
 @value

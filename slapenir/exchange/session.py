@@ -32,7 +32,9 @@ from slapenir.exchange.inputs import (
     WriteFull,
     WriteReady,
 )
+from slapenir.exchange.opening import Opening
 from slapenir.exchange.terms import Terms
+from slapenir.exchange.transparent import TransparentLayer
 from slapenir.names import Authority
 from slapenir.wire.messages import RequestHead
 
@@ -90,7 +92,8 @@ class Session:
     """The state of one client connection; never raises on any order of inputs.
 
     With an ``authenticator`` each request to the proxy itself has to show a token, and
-    ``who.identity`` may be empty until the first one has.
+    ``who.identity`` may be empty until the first one has.  A ``redirected`` client does not know
+    that there is a proxy.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Session:
         who: Who,
         terms: Callable[[], Terms],
         authenticator: Authenticator | None = None,
+        redirected: bool = False,
     ) -> None:
         self.who = who
         self.terms = terms
@@ -111,7 +115,7 @@ class Session:
         self._full: set[int] = set()
         self._running: set[str] = set()
         self._pool_key = PoolKey("", Authority("", 0), False, ())
-        self.layer: Layer = HttpLayer(self, None, None)
+        self.layer: Layer = TransparentLayer(self) if redirected else HttpLayer(self, None, None)
 
     def receive(self, event: Input, now: float) -> list[Command]:
         """Take one input at monotonic time ``now`` (seconds); return what is to be done."""
@@ -138,7 +142,9 @@ class Session:
     # -- inputs -----------------------------------------------------------------------------
 
     def _opened(self, event: Opened) -> None:
-        if isinstance(self.layer, HttpLayer):
+        if isinstance(self.layer, TransparentLayer):
+            self.layer.begin(event.destination)
+        elif isinstance(self.layer, HttpLayer):
             self.layer.begin()
 
     def _dialled(self, event: Dialled) -> None:
@@ -152,7 +158,7 @@ class Session:
             self.layer.dial_failed(event)
 
     def _handshake(self, event: HandshakeDone) -> None:
-        if isinstance(self.layer, ConnectLayer):
+        if isinstance(self.layer, Opening):
             self.layer.handshake_done()
 
     def _closed(self, event: PeerClosed) -> None:

@@ -1,26 +1,38 @@
-"""A passthrough tunnel: bytes both ways, counted, never looked into (RFC 9110, 9.3.6)."""
+"""Tunnels: bytes both ways, counted (RFC 9110, 9.3.6).
+
+A passthrough is TLS that nobody here can read.  A tunnel for raw TCP is scanned in both directions
+and nothing is ever put in; what is found ends it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from slapenir.events import Finding
 from slapenir.exchange.commands import CloseWrite, SetTimer
 from slapenir.exchange.inputs import CLIENT, DialFailed, Dialled, Timer
-from slapenir.names import Outcome
+from slapenir.exchange.outbound import Refusal, finding_for
+from slapenir.exchange.terms import Terms
+from slapenir.names import Outcome, Place, Reason
+from slapenir.scan.detect import Detector
 
 if TYPE_CHECKING:
-    from slapenir.exchange.connect import ConnectLayer
+    from slapenir.exchange.opening import Opening
     from slapenir.exchange.session import Session
+
+# Seconds of silence after which a short beginning of a pattern is let go, and how long it may be.
+# Whoever waits for those bytes would wait for ever: in a protocol that takes turns the last bytes
+# of a message may happen to begin a secret.
+_QUIET = 0.1
+_LET_GO = 8
 
 
 class TunnelLayer:
     """Relay until both sides have closed, one fails, or nothing moves for too long."""
 
-    def __init__(
-        self, session: Session, connect: ConnectLayer, origin: int, seconds: float
-    ) -> None:
+    def __init__(self, session: Session, opening: Opening, origin: int, seconds: float) -> None:
         self._session = session
-        self._connect = connect
+        self._opening = opening
         self.origin = origin
         self._seconds = seconds
         self._sent = 0
@@ -30,9 +42,10 @@ class TunnelLayer:
         self._origin_done = False
 
     def begin(self, received: bytes) -> None:
-        """Send the ClientHello that was read and watch for idleness."""
+        """Send what the client sent already and watch for idleness."""
         self._session.out.append(SetTimer(Timer.TUNNEL, self._seconds))
-        self.received(received)
+        if received:
+            self.received(received)
 
     def received(self, data: bytes) -> None:
         """Relay towards the origin."""
@@ -64,7 +77,7 @@ class TunnelLayer:
         if self.origin:
             self._session.close_origin(self.origin)
             self.origin = 0
-        self._connect.finished(outcome, 200, self._sent, self._received, detail)
+        self._opening.finished(outcome, 200, self._sent, self._received, detail)
         self._session.close_client()
 
     def timer(self, timer: Timer) -> None:
@@ -94,14 +107,90 @@ class TunnelLayer:
 
     def revised(self) -> None:
         """End at once when the tunnel is no longer allowed, or no longer a blind one."""
-        if self._connect.allowed_now():
-            return
+        if not self._opening.allowed_now():
+            self._cut()
+
+    def _cut(self) -> None:
         if self.origin:
             self._session.abort_origin(self.origin)
             self.origin = 0
-        self._connect.finished(Outcome.DENIED, 200, self._sent, self._received, "")
+        self._opening.finished(Outcome.DENIED, 200, self._sent, self._received, "")
         self._session.abort_client()
 
     def wants_client(self) -> bool:
         """Whether to read the client."""
         return not self._session.is_full(self.origin)
+
+
+class RawLayer(TunnelLayer):
+    """A tunnel for raw TCP: it ends when a secret or a placeholder is about to pass.
+
+    What may still become one is held back.  At most ``_LET_GO`` bytes of it are let go when
+    nothing else comes; the scan goes on over them.
+    """
+
+    def __init__(
+        self, session: Session, opening: Opening, origin: int, seconds: float, terms: Terms
+    ) -> None:
+        super().__init__(session, opening, origin, seconds)
+        self._terms = terms
+        self._up = Detector(terms.request)
+        self._down = Detector(terms.response)
+
+    def received(self, data: bytes) -> None:
+        """Relay towards the origin what is cleared."""
+        cleared = self._up.feed(data)
+        if self._up.found is not None:
+            self._stop(finding_for(self._terms, self._up.found, Place.BODY))
+            return
+        if cleared:
+            super().received(cleared)
+        self._watch(self._up)
+
+    def origin_received(self, data: bytes) -> None:
+        """Relay towards the client what is cleared."""
+        cleared = self._down.feed(data)
+        match = self._down.found
+        if match is not None:
+            pattern = self._terms.response.patterns[match.pattern]
+            name = self._terms.secrets[pattern.owner]
+            found = Finding(name, pattern.form, Place.BODY)
+            self._stop(Refusal(Reason.SECRET_IN_RESPONSE, found))
+            return
+        if cleared:
+            super().origin_received(cleared)
+        self._watch(self._down)
+
+    def _watch(self, detector: Detector) -> None:
+        self._moved = True
+        if detector.waits:
+            self._session.ensure_timer(Timer.QUIET, _QUIET)
+
+    def _stop(self, refusal: Refusal) -> None:
+        self._opening.refused(refusal)
+        self._cut()
+
+    def timer(self, timer: Timer) -> None:
+        """Let short beginnings go when it is quiet; end an idle tunnel."""
+        if timer is not Timer.QUIET:
+            super().timer(timer)
+            return
+        up, down = self._up.ease(_LET_GO), self._down.ease(_LET_GO)
+        if up and self.origin:
+            super().received(up)
+        if down:
+            super().origin_received(down)
+
+    def client_closed(self, half: bool) -> None:
+        """Let go of what was held: it became nothing."""
+        rest = self._up.finish()
+        if rest and self.origin:
+            super().received(rest)
+        super().client_closed(half)
+
+    def origin_closed(self, clean: bool) -> None:
+        """Let go of what was held, then end."""
+        rest = self._down.finish()
+        if rest:
+            super().origin_received(rest)
+        super().origin_closed(clean)

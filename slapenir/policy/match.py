@@ -31,7 +31,10 @@ class ReadyRule:
 
     @classmethod
     def of(cls, rule: Rule) -> ReadyRule:
-        """Make a rule ready; a credential goes with an https allow only."""
+        """Make a rule ready; a credential goes with an https allow only.
+
+        A passthrough and a tunnel allow no request: what they let through is never read as one.
+        """
         deny = rule.action is Action.DENY
         if rule.action is Action.ALLOW:
             credentials = rule.credentials if rule.scheme is Scheme.HTTPS else ()
@@ -47,6 +50,11 @@ class ReadyRule:
             decision=decision,
             climbing=Decision(Stage.REQUEST, Action.DENY, Reason.PATH_REFUSED, rule.id),
         )
+
+    @property
+    def raw(self) -> bool:
+        """Whether the rule is for raw TCP, which has no scheme."""
+        return self.rule.action is Action.TUNNEL
 
     @property
     def conditional(self) -> bool:
@@ -126,15 +134,15 @@ class Policy:
                 Decision(Stage.CONNECT, Action.DENY, Reason.ADDRESS_METADATA),
                 Decision(Stage.REQUEST, Action.DENY, Reason.ADDRESS_METADATA),
             )
-        rules = tuple(r for r in self._ready if _applies(r.rule, identity, host, port, tls))
+        every = tuple(r for r in self._ready if _applies(r.rule, identity, host, port))
+        rules = tuple(r for r in every if (r.rule.scheme is Scheme.HTTPS) is tls or r.raw)
         fallback = Decision(Stage.REQUEST, Action.DENY, Reason.NO_RULE)
-        return Candidates(rules, _connect_decision(rules), fallback)
+        return Candidates(rules, _connect_decision(every), fallback)
 
 
-def _applies(rule: Rule, identity: str, host: str, port: int, tls: bool) -> bool:
+def _applies(rule: Rule, identity: str, host: str, port: int) -> bool:
     return (
-        (rule.scheme is Scheme.HTTPS) is tls
-        and port in rule.ports
+        port in rule.ports
         and ("*" in rule.identities or identity in rule.identities)
         and any(host_matches(pattern, host) for pattern in rule.hosts)
     )
@@ -144,11 +152,22 @@ def _connect_decision(rules: tuple[ReadyRule, ...]) -> Decision:
     """Decide a CONNECT, where method and path are still unknown.
 
     The first rule that needs neither, or allows, decides.  A deny that needs them says nothing
-    yet, but a passthrough after it is refused: a blind tunnel could not be held to it.
+    yet, but a passthrough or a tunnel after it is refused: what is not read could not be held to
+    it.  Rules for plain http say nothing about a CONNECT, but a tunnel after one is refused too:
+    it would be a way around what that rule looks at.
     """
     pending: ReadyRule | None = None
+    plain: ReadyRule | None = None
     for ready in rules:
         rule = ready.rule
+        if ready.raw:
+            earlier = pending or plain
+            if earlier is not None:
+                return Decision(Stage.CONNECT, Action.DENY, Reason.DENY_RULE, earlier.rule.id)
+            return Decision(Stage.CONNECT, Action.TUNNEL, Reason.RULE, rule.id)
+        if rule.scheme is Scheme.HTTP:
+            plain = plain or ready
+            continue
         if rule.action is Action.ALLOW:
             return Decision(Stage.CONNECT, Action.ALLOW, Reason.RULE, rule.id)
         if rule.action is Action.DENY and ready.conditional:

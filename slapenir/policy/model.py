@@ -29,12 +29,32 @@ class Rule:
     action: Action = Action.ALLOW
 
 
+@value
+class Destination:
+    """Where a redirected connection was going, as the kernel tells it.
+
+    ``authority`` is the address and the port that the client dialled; the address is believed
+    for nothing.  ``name`` is the name that the gateway's own DNS gave that address out for,
+    empty when it did not.  ``own`` says that it is the listener itself: nothing was redirected.
+    """
+
+    authority: Authority
+    name: str = ""
+    own: bool = False
+
+    @property
+    def named(self) -> Authority:
+        """The name with the port where there is one, else the address with it."""
+        return Authority(self.name, self.authority.port) if self.name else self.authority
+
+
 @attrs.frozen(slots=True)
 class ConnectFacts:
-    """What is known at a CONNECT."""
+    """What is known at a CONNECT, or of a connection that was redirected to ``destination``."""
 
     identity: str
     authority: Authority
+    destination: Destination | None = None
 
 
 @value
@@ -43,7 +63,7 @@ class RequestFacts:
 
     ``tunnel`` is the CONNECT authority the request came through, None for absolute-form.
     ``host`` is the Host header's authority.  ``sni`` is the name in the ClientHello, None when
-    absent or no TLS.
+    absent or no TLS.  ``destination`` is where a plain request was going that was redirected.
     """
 
     identity: str
@@ -54,6 +74,7 @@ class RequestFacts:
     path: str
     tunnel: Authority | None = None
     sni: str | None = None
+    destination: Destination | None = None
 
 
 @attrs.frozen(slots=True)

@@ -12,14 +12,20 @@ class Detector:
     match, by its end, with offsets in the stream; once it is set nothing is released any more.
     """
 
-    __slots__ = ("_engine", "_held", "_ignored", "_released", "found")
+    __slots__ = ("_eased", "_engine", "_held", "_ignored", "_released", "found")
 
     def __init__(self, engine: Engine, ignored: frozenset[int] = frozenset()) -> None:
         self._engine = engine
         self._ignored = ignored
         self._held = b""
-        self._released = 0
+        self._eased = 0  # how many bytes of _held were let go and are only kept to be scanned
+        self._released = 0  # how many bytes came before _held
         self.found: Match | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether bytes are held back that have not been let go."""
+        return len(self._held) > self._eased
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes that are now known to be part of no match."""
@@ -30,17 +36,28 @@ class Detector:
         if matches and self._judge(matches):
             return b""
         cut = self._engine.live_prefix(window)
+        eased, self._eased = self._eased, max(0, self._eased - cut)
+        self._released += cut
         if cut == len(window):
             self._held = b""
-            self._released += cut
-            return window
+            return window[eased:] if eased else window
         self._held = window[cut:]
-        self._released += cut
-        return window[:cut]
+        return window[eased:cut]
+
+    def ease(self, most: int) -> bytes:
+        """Let go of what is held, if that is at most ``most`` bytes; it is still scanned.
+
+        What is longer stays: by chance nothing gets that far into a pattern.
+        """
+        if len(self._held) > most or self.found is not None:
+            return b""
+        eased, self._eased = self._eased, len(self._held)
+        return self._held[eased:]
 
     def finish(self) -> bytes:
         """Return what was held: the stream is over.  Matches in it were found when fed."""
-        held, self._held = self._held, b""
+        held, self._held = self._held[self._eased :], b""
+        self._eased = 0
         return b"" if self.found is not None else held
 
     def _judge(self, matches: list[Match]) -> bool:
@@ -51,4 +68,5 @@ class Detector:
         start, end, pattern = min(wrong, key=lambda m: (m.end, m.start, m.pattern))
         self.found = Match(start + self._released, end + self._released, pattern)
         self._held = b""
+        self._eased = 0
         return True

@@ -45,7 +45,7 @@ from slapenir.exchange.terms import Bounds, Deadlines, Terms, build_terms
 from slapenir.names import Scheme
 from slapenir.policy.addresses import AddressPolicy
 from slapenir.policy.match import Policy
-from slapenir.policy.model import Rule
+from slapenir.policy.model import Destination, Rule
 from slapenir.secret import Secret
 from slapenir.wire.limits import WireLimits
 
@@ -126,10 +126,13 @@ class Playbook:
         auto_dial: bool = True,
         identity: str = IDENTITY,
         authenticator: Authenticator | None = None,
+        destination: Destination | None = None,
+        redirected: bool = False,
     ) -> None:
         self.terms = terms
         self.who = Who(1, "listener-0", identity, "192.0.2.7:40000")
-        self.session = Session(self.who, lambda: self.terms, authenticator)
+        redirected = redirected or destination is not None
+        self.session = Session(self.who, lambda: self.terms, authenticator, redirected)
         self.admitted: list[Admit] = []
         self.auto_dial = auto_dial
         self.now = 1000.0
@@ -143,7 +146,7 @@ class Playbook:
         self.released: list[int] = []
         self.aborted: list[int] = []
         self.closed: list[int] = []
-        self.give(Opened())
+        self.give(Opened(destination))
 
     def give(self, event: Input) -> list[Command]:
         """Feed one input, run its commands, and answer dials when asked to."""
