@@ -290,6 +290,36 @@ class RevocationsLoaded:
     error: str = ""
 
 
+@attrs.frozen(slots=True)
+class SandboxJoined:
+    """A sandbox of this host handed over its sockets; ``uid`` is the user who runs it."""
+
+    identity: str
+    uid: int
+    sockets: tuple[str, ...]
+
+
+@attrs.frozen(slots=True)
+class SandboxLeft:
+    """A sandbox is served no more; ``reason`` is a fixed phrase."""
+
+    identity: str
+    uid: int
+    reason: str
+
+
+@attrs.frozen(slots=True)
+class TrafficRefused:
+    """What a sandbox's packet filter refused since it last said so.
+
+    ``kind`` is one of REFUSED_TRAFFIC.
+    """
+
+    identity: str
+    kind: str
+    packets: int
+
+
 Event: TypeAlias = (
     Decided
     | Swapped
@@ -314,4 +344,7 @@ Event: TypeAlias = (
     | CertificateIssued
     | EnrolmentRefused
     | RevocationsLoaded
+    | SandboxJoined
+    | SandboxLeft
+    | TrafficRefused
 )

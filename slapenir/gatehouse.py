@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IListeningPort
 
 from slapenir.config.identities import wanted_for
 from slapenir.config.identity_checks import parse_network, ways_of
+from slapenir.config.settings import TRANSPARENT, Settings
 from slapenir.config.settings import Listener as ListenerSettings
-from slapenir.config.settings import Settings
 from slapenir.doors import Doors, FileDoor
 from slapenir.edge.arrival import Listener, Way
 from slapenir.edge.doorway import ClientAuth, Doorway, Untrusted
@@ -40,6 +40,7 @@ def listener_of(one: ListenerSettings, doorway: Doorway | None) -> Listener:
         frozenset(Way(way) for way in ways_of(one)),
         doorway,
         tuple(parse_network(text) for text in one.proxy_protocol or ()),
+        transparent=one.mode == TRANSPARENT,
     )
 
 

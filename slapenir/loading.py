@@ -90,6 +90,7 @@ def edge_limits(settings: Settings) -> EdgeLimits:
     return EdgeLimits(
         connections=limits.connections,
         connections_per_identity=limits.connections_per_identity,
+        sandboxes=limits.sandboxes,
         strangers_per_source=limits.strangers_per_source,
         origin_idle_per_key=limits.origin_idle_per_key,
         origin_idle_total=limits.origin_idle_total,
@@ -117,6 +118,7 @@ def check_reload(old: Settings, new: Settings) -> None:
         "$.gateway": old.gateway != new.gateway,
         "$.origin": old.origin != new.origin,
         "$.pki": old.pki != new.pki,
+        "$.sandboxes": old.sandboxes != new.sandboxes,
         "$.resolver.servers": old.resolver.servers != new.resolver.servers,
         "$.limits": edge_limits(old) != edge_limits(new),
     }

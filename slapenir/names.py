@@ -93,6 +93,10 @@ class Form(Enum):
     BASIC = "basic"
 
 
+REFUSED_TRAFFIC = ("direct", "udp443", "udp", "icmp", "other")
+"""What a sandbox's packet filter refuses: a dial of the gateway's own port, QUIC, and so on."""
+
+
 class Outcome(Enum):
     """How an exchange ended; exactly one for each."""
 

@@ -29,10 +29,10 @@ from slapenir.config.build import resolver_servers
 from slapenir.config.bundles import write_bundles
 from slapenir.config.settings import Listener as ListenerSettings
 from slapenir.config.settings import Settings
-from slapenir.edge.client import Gateway
 from slapenir.edge.descriptors import fit_descriptors
 from slapenir.edge.dial import Dialler
 from slapenir.edge.doorway import Doorway
+from slapenir.edge.gateway import Gateway
 from slapenir.edge.listen import Clients, start_listening, with_backlog
 from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
 from slapenir.edge.resolver import Resolver
@@ -51,6 +51,8 @@ from slapenir.observe.metrics import Metrics
 from slapenir.observe.publisher import Publisher
 from slapenir.observe.readiness import Readiness
 from slapenir.pki.interception import Interception
+from slapenir.sandboxes import NAME as SANDBOXES
+from slapenir.sandboxes import Sandboxes, private_endpoint
 
 _PR_SET_DUMPABLE = 4
 
@@ -64,6 +66,9 @@ def forbid_core_dumps() -> None:
 class GatewayService(Service):
     """Run the gateway described by the file at ``config_path`` on ``reactor``.
 
+    With ``only_sandboxes`` (a path) it listens nowhere but there, for the sandboxes of its own
+    user: what ``slapenir run`` starts for itself.
+
     ``startService`` raises ConfigErrors or PkiError before anything listens; when a port cannot
     be had the reactor is stopped and ``failed`` says why.  ``stopService`` drains.
     """
@@ -71,8 +76,13 @@ class GatewayService(Service):
     name = "slapenir"
 
     def __init__(
-        self, config_path: str, reactor: Any, environ: Mapping[str, str] | None = None
+        self,
+        config_path: str,
+        reactor: Any,
+        environ: Mapping[str, str] | None = None,
+        only_sandboxes: str = "",
     ) -> None:
+        self._only_sandboxes = only_sandboxes
         self._path = os.path.abspath(config_path)
         self._reactor = reactor
         self._environ = dict(os.environ if environ is None else environ)
@@ -87,6 +97,7 @@ class GatewayService(Service):
         self._clients: Clients
         self._contexts: ServerContexts
         self._gatehouse: Gatehouse
+        self._sandboxes: Sandboxes
         self.failed = ""
 
     # -- start ------------------------------------------------------------------------------
@@ -102,7 +113,7 @@ class GatewayService(Service):
         gateway = self._make_edge(settings)
         self._clients = Clients(
             gateway,
-            lambda who, *asked: Session(who, self.terms, *asked),
+            lambda who, *asked, **more: Session(who, self.terms, *asked, **more),
             lambda evidence: self._loaded.identities.identify(evidence),
         )
         self._tell_authorities(loaded.interception)
@@ -114,15 +125,36 @@ class GatewayService(Service):
             self._clients.identify,
         )
         self._stops.append(self._gatehouse.stop)
+        self._sandboxes = Sandboxes(
+            self._reactor,
+            self._clients,
+            lambda: self._loaded,
+            self._publisher.publish,
+            None,
+            gateway.limits.sandboxes,
+        )
+        started: list[Deferred[Any]] = []
+        if self._only_sandboxes:
+            started.append(self._sandboxes.listen(private_endpoint(self._only_sandboxes)))
+        else:
+            started += self._open_listeners(settings, registry, gateway)
+        gatherResults(started, consumeErrors=True).addCallbacks(self._is_ready, self._has_failed)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def _open_listeners(
+        self, settings: Settings, registry: CollectorRegistry, gateway: Gateway
+    ) -> list[Deferred[Any]]:
+        """Open all that the configuration names."""
         started: list[Deferred[Any]] = [
             self._gatehouse.doorway(one).addCallback(self._listen, one)
             for one in settings.listeners
         ]
         started.append(self._gatehouse.serve_enrolment(self._clients.listening))
+        if settings.sandboxes.endpoint:
+            started.append(self._sandboxes.listen(settings.sandboxes.endpoint))
         if settings.gateway.admin:
             started.append(self._listen_admin(settings.gateway.admin, registry, gateway))
-        gatherResults(started, consumeErrors=True).addCallbacks(self._is_ready, self._has_failed)
-        signal.signal(signal.SIGHUP, self._on_hangup)
+        return started
 
     def _open_sinks(self, settings: Settings) -> CollectorRegistry:
         """Open the logs and bind the metrics; the audit log comes first."""
@@ -204,6 +236,8 @@ class GatewayService(Service):
 
     def _is_ready(self, ports: list[Any]) -> None:
         names = tuple(one.name for one in self._loaded.settings.listeners)
+        if self._only_sandboxes:
+            names = (SANDBOXES,)
         try:
             self._publisher.publish(GatewayReady(__version__, names))
         except AuditError:
@@ -260,6 +294,7 @@ class GatewayService(Service):
             self._tell_authorities(loaded.interception)
         self._publisher.publish(Reloaded())
         self._gatehouse.reload(loaded.settings)
+        self._sandboxes.revise()
         self._clients.revise()
 
     def _keep(self, failure: Failure) -> None:
@@ -288,9 +323,11 @@ class GatewayService(Service):
         seconds = self._loaded.settings.limits.drain_seconds
         self._publisher.publish(GatewayStopping(seconds))
         signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._clients.cut))
-        return self._clients.drain(seconds).addCallback(self._close)
+        leaving = self._sandboxes.stop()
+        draining = gatherResults([leaving, self._clients.drain(seconds)], consumeErrors=True)
+        return draining.addCallback(self._close)
 
-    def _close(self, _: None) -> Deferred[None]:
+    def _close(self, _: object) -> Deferred[None]:
         closing = maybeDeferred(self._admin.stopListening if self._admin else lambda: None)
 
         def closed(_: object) -> None:

@@ -21,6 +21,7 @@ class Options(usage.Options):
     longdesc = "Run the SLAPENIR egress firewall with the configuration in FILE."
     optParameters = [
         ["config", "c", None, "The configuration FILE (TOML); see etc/slapenir.toml."],
+        ["only-sandboxes", None, "", "Listen at this UNIX socket only, for slapenir run."],
     ]
 
     def postOptions(self) -> None:
@@ -63,5 +64,6 @@ def makeService(options: Options) -> IService:
 
     from slapenir.service import GatewayService
 
-    service: IService = Started(GatewayService(options["config"], reactor))
+    gateway = GatewayService(options["config"], reactor, only_sandboxes=options["only-sandboxes"])
+    service: IService = Started(gateway)
     return service

@@ -16,7 +16,7 @@ from slapenir.config.build import may_use, placeholder_for, variable_of
 from slapenir.config.credentials import read_credentials
 from slapenir.config.identity_checks import KINDS_OF, ways_of
 from slapenir.config.load import load
-from slapenir.config.settings import Listener, Settings
+from slapenir.config.settings import TRANSPARENT, Listener, Settings
 from slapenir.config.state import bundle_path, check_state_dir, gateway_key
 from slapenir.errors import ConfigError
 
@@ -109,7 +109,12 @@ def _proxy(settings: Settings, identity: str, name: str | None) -> dict[str, str
 
 
 def may_be_at(settings: Settings, identity: str, listener: Listener) -> bool:
-    """Whether a listener's clients can be an identity, by something that its match names."""
+    """Whether a listener's clients can be an identity, by something that its match names.
+
+    Nobody is told of a transparent one.
+    """
+    if listener.mode == TRANSPARENT:
+        return False
     if listener.identity:
         return listener.identity == identity
     kinds = {kind for way in ways_of(listener) for kind in KINDS_OF.get(way, (way,))}

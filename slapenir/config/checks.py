@@ -11,7 +11,7 @@ from slapenir.config.findings import Findings
 from slapenir.config.identity_checks import check_identities, identity_notes
 from slapenir.config.limits import problems_in
 from slapenir.config.rule_checks import check_rules
-from slapenir.config.settings import Resolver, Settings
+from slapenir.config.settings import EXPLICIT, TRANSPARENT, Listener, Resolver, Settings
 from slapenir.config.tls_checks import check_tls
 from slapenir.errors import AuthorityError
 from slapenir.names import canonical_host, is_ipv4, parse_authority
@@ -22,7 +22,6 @@ _TCP_PORT = re.compile(r"tcp6?:(?:port=)?([0-9]+)(?::|\Z)", re.ASCII)
 # A session starts TLS itself, and needs a socket: these endpoints would put something in between.
 _UNFIT = frozenset({"tls", "ssl", "stdio", "standardio", "txtls"})
 _ENDPOINT_REMEDY = "write a Twisted endpoint, such as tcp:8080:interface=127.0.0.1"
-_PLANNED_MODES = ("transparent",)
 
 
 def check(settings: Settings, findings: Findings) -> None:
@@ -30,6 +29,13 @@ def check(settings: Settings, findings: Findings) -> None:
     _check_gateway(settings, findings)
     _check_listeners(settings, findings)
     _check_resolver(settings.resolver, findings)
+    endpoint = settings.sandboxes.endpoint
+    if endpoint and (not _is_endpoint(endpoint) or not endpoint.startswith("unix:")):
+        findings.add(
+            "$.sandboxes.endpoint",
+            "is not a UNIX socket",
+            "write unix:/run/slapenir/sandboxes.sock:mode=666",
+        )
     for key, message in problems_in(settings.limits):
         findings.add(f"$.limits.{key}", message)
     _check_unique("credential", (one.id for one in settings.credentials), findings)
@@ -125,13 +131,31 @@ def _check_listeners(settings: Settings, findings: Findings) -> None:
                 "is that of the admin or the enrolment service",
                 "choose another port",
             )
-        if listener.mode in _PLANNED_MODES:
-            findings.add(f"{path}.mode", f"{listener.mode} is not there yet", "write explicit")
-        elif listener.mode != "explicit":
-            findings.add(f"{path}.mode", "is not a mode", "write explicit")
+        if listener.mode == TRANSPARENT:
+            _check_transparent(path, listener, findings)
+        elif listener.mode != EXPLICIT:
+            findings.add(f"{path}.mode", "is not a mode", f"write {EXPLICIT} or {TRANSPARENT}")
         _check_url(f"{path}.url", listener.url, listener.tls is not None, findings)
         names.add(listener.name)
         endpoints.add(listener.endpoint)
+
+
+def _check_transparent(path: str, listener: Listener, findings: Findings) -> None:
+    """Note what a client that knows of no proxy cannot do."""
+    if listener.endpoint.partition(":")[0] not in ("tcp", "tcp6", "systemd"):
+        findings.add(f"{path}.endpoint", "is nothing that TCP is redirected to", "use tcp:PORT")
+    for key in ("tls", "proxy_protocol"):
+        if getattr(listener, key) is not None:
+            findings.add(f"{path}.{key}", "is for explicit listeners", "remove it")
+    if listener.url:
+        findings.add(f"{path}.url", "is for explicit listeners: nobody is told of this one")
+    for way in listener.identify or ():
+        if way != "source":
+            findings.add(
+                f"{path}.identify",
+                f"a redirected client cannot show a {way}",
+                'write identity, or identify = ["source"]',
+            )
 
 
 def _check_url(path: str, url: str, tls: bool, findings: Findings) -> None:

@@ -17,6 +17,7 @@ class Limits:
     # How many
     connections: int = 1000
     connections_per_identity: int = 500
+    sandboxes: int = 32
     strangers_per_source: int = 100
     refusals: int = 64
     origin_connections: int = 1000

@@ -40,6 +40,8 @@ def check_rules(settings: Settings, findings: Findings) -> None:
         _check_paths(path, rule, findings)
         if rule.action is Action.PASSTHROUGH:
             _check_passthrough(path, rule, hosts, credentials, findings)
+        elif rule.action is Action.TUNNEL:
+            _check_tunnel(path, rule, hosts, credentials, findings)
         _check_rule_credentials(path, rule, hosts, credentials, findings)
 
 
@@ -93,6 +95,35 @@ def _check_passthrough(
         findings.add(f"{path}.{key}", "cannot be seen in a passthrough", "remove it")
     if rule.scheme is not Scheme.HTTPS:
         findings.add(f"{path}.scheme", "a passthrough is for https only", "remove it")
+    _check_uninspected(path, hosts, credentials, findings)
+
+
+def _check_tunnel(
+    path: str,
+    rule: RuleSettings,
+    hosts: list[tuple[int, str]],
+    credentials: dict[str, tuple[str, ...]],
+    findings: Findings,
+) -> None:
+    """Note what raw TCP does not have; on the port of https it would be a passthrough."""
+    for key in ("methods", "paths"):
+        if getattr(rule, key) is not None:
+            findings.add(f"{path}.{key}", "cannot be seen in raw TCP", "remove it")
+    if rule.scheme is not Scheme.HTTPS:  # the default: raw TCP has no scheme
+        findings.add(f"{path}.scheme", "raw TCP has none", "remove it")
+    if not rule.ports:
+        findings.add(f"{path}.ports", "is missing", "name the ports of the tunnel, such as [22]")
+    elif Scheme.HTTPS.port in rule.ports:
+        _check_uninspected(path, hosts, credentials, findings)
+
+
+def _check_uninspected(
+    path: str,
+    hosts: list[tuple[int, str]],
+    credentials: dict[str, tuple[str, ...]],
+    findings: Findings,
+) -> None:
+    """Note hosts that a credential is for, where nothing could put it in (T117)."""
     for place, pattern in hosts:
         for name, patterns in credentials.items():
             if any(overlap(pattern, other) for other in patterns):

@@ -11,6 +11,8 @@ import attrs
 from slapenir.config.limits import Limits
 from slapenir.names import Action, Scheme
 
+EXPLICIT, TRANSPARENT = "explicit", "transparent"
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class Gateway:
@@ -50,6 +52,8 @@ class ListenerTls:
 class Listener:
     """One ``[[listener]]``; ``name`` by default ``listener-1``, ``listener-2`` and so on.
 
+    ``mode`` is ``explicit`` for clients that know the proxy, or ``transparent`` for connections
+    that the kernel redirects to it.
     ``url`` is what agents are told to use as their proxy; empty when it follows from the endpoint.
     ``identity`` says that every client of this listener is one identity; otherwise ``identify``
     names the ways by which a client shows who it is: ``certificate``, ``source``, ``unix_uid``
@@ -58,7 +62,7 @@ class Listener:
 
     endpoint: str
     identity: str = ""
-    mode: str = "explicit"
+    mode: str = EXPLICIT
     name: str = ""
     url: str = ""
     tls: ListenerTls | None = None
@@ -123,6 +127,7 @@ class RuleSettings:
     """One ``[[rule]]``; ``ports``, ``methods``, ``paths`` and ``credentials`` may be absent.
 
     Absent ports are the scheme's; absent methods and paths are all; absent credentials are none.
+    A ``tunnel`` is for raw TCP: it has ports, and neither methods nor paths nor credentials.
     It is for ``identities`` and for the members of ``groups``; one of the two must be there.
     """
 
@@ -188,6 +193,16 @@ class Pki:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class Sandboxes:
+    """``[sandboxes]``: where ``slapenir run`` of this host's users joins, a ``unix:`` endpoint.
+
+    Who may is said by ``match`` of the identities, with ``unix_uid``.
+    """
+
+    endpoint: str = ""
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class Settings:
     """A whole configuration.  ``file`` is where it was read from."""
 
@@ -200,6 +215,7 @@ class Settings:
     rules: tuple[RuleSettings, ...] = ()
     agents: tuple[IdentitySettings, ...] = ()
     pki: Pki | None = None
+    sandboxes: Sandboxes = attrs.field(factory=Sandboxes)
     file: str = ""
 
     @property

@@ -49,7 +49,9 @@ class Listener:
     """Where clients come in: a Twisted endpoint string, and how they are known.
 
     With ``identity`` every client is that one.  ``doorway`` is its TLS; ``balancers`` are the
-    networks whose connections begin with a PROXY protocol header, and nobody else's.
+    networks whose connections begin with a PROXY protocol header, and nobody else's.  Clients of
+    a ``transparent`` one were redirected to it and do not know it; an ``adopted`` one was opened
+    by somebody else.
     """
 
     endpoint: str
@@ -58,6 +60,8 @@ class Listener:
     ways: frozenset[Way] = frozenset()
     doorway: Doorway | None = None
     balancers: tuple[Network, ...] = ()
+    transparent: bool = False
+    adopted: bool = False
 
     def is_balancer(self, host: str) -> bool:
         """Whether a peer is one of the load balancers."""
@@ -295,6 +299,8 @@ class Peer:
     def of(cls, address: Any) -> Peer:
         """Return the peer of a Twisted address."""
         host, port = getattr(address, "host", None), getattr(address, "port", None)
+        if host is not None and "." in host:
+            host = host.removeprefix("::ffff:")  # on a listener of both families
         return cls() if host is None else cls(host, port or 0)
 
     def __str__(self) -> str:

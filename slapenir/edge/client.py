@@ -10,16 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import attrs
-from twisted.internet.interfaces import IReactorTime
-
-from slapenir.edge.contracts import EdgeLimits, Publisher, SessionLike
+from slapenir.edge.contracts import SessionLike
 from slapenir.edge.deadlines import Deadlines
-from slapenir.edge.dial import Attempt, Dialler
+from slapenir.edge.dial import Attempt
 from slapenir.edge.flow import Flow
+from slapenir.edge.gateway import Gateway
 from slapenir.edge.origin import OriginFlow
 from slapenir.edge.tls import Tls, TlsError
-from slapenir.edge.tlscontext import MintBudgetError, ServerContexts
+from slapenir.edge.tlscontext import MintBudgetError
 from slapenir.errors import AuditError, SlapenirError
 from slapenir.events import (
     AuditFailed,
@@ -62,9 +60,10 @@ from slapenir.exchange.inputs import (
     WriteReady,
 )
 from slapenir.names import Side
+from slapenir.policy.model import Destination
 
 if TYPE_CHECKING:
-    from slapenir.edge.arrival import Claim
+    from slapenir.edge.arrival import Claim, Listener
     from slapenir.edge.listen import Clients
 
 UNRECORDED = Answer(
@@ -76,22 +75,12 @@ UNRECORDED = Answer(
 ).encode()
 
 
-@attrs.frozen(slots=True, eq=False)
-class Gateway:
-    """What every client connection shares."""
-
-    clock: IReactorTime
-    limits: EdgeLimits
-    publisher: Publisher
-    dialler: Dialler
-    contexts: ServerContexts
-
-
 class ClientDriver:
     """Drive one session; the owner of the client's Flow (``flow``) and of its origins' Flows.
 
     ``clients`` hears of it once when the client's connection is there and once when it is closed.
-    A ``flow`` that is given is taken over; ``claim`` stands behind the client's identity.
+    A ``flow`` that is given is taken over; ``claim`` stands behind the client's identity.  A
+    transparent ``listener`` is one whose clients were redirected.
     """
 
     def __init__(
@@ -102,8 +91,10 @@ class ClientDriver:
         clients: Clients,
         flow: Flow | None = None,
         claim: Claim | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.who = who
+        self.listener = listener
         self.claim = claim
         self._gateway = gateway
         self._session = session
@@ -333,7 +324,15 @@ class ClientDriver:
         """Take the client's connection."""
         self._clients.opened(self)
         self._gateway.publisher.publish(ConnectionOpened(self.who))
-        self._feed(Opened())
+        self._feed(Opened(self._destination()))
+
+    def _destination(self) -> Destination | None:
+        """Return where a redirected client was going."""
+        listener, handle = self.listener, getattr(self.flow.transport, "socket", None)
+        if listener is None or not listener.transparent or handle is None:
+            return None
+        redirections = self._gateway.redirections
+        return redirections.destination(handle, self.who.identity, listener.adopted)
 
     def flow_data(self, flow: Flow, data: bytes) -> None:
         """Take bytes."""

@@ -47,6 +47,7 @@ class EdgeLimits:
 
     connections: int = 1000
     connections_per_identity: int = 500
+    sandboxes: int = 32
     strangers_per_source: int = 100
     origin_idle_per_key: int = 8
     origin_idle_total: int = 256

@@ -15,9 +15,12 @@ from slapenir.edge.contracts import EdgeLimits
 OWN = 80
 """Descriptors kept for the gateway itself: listeners, logs, the reactor, the admin endpoint."""
 
+_OF_SANDBOX = 7  # its six sockets and the connection that handed them over
+
 _COUNTS = (
     "connections",
     "connections_per_identity",
+    "sandboxes",
     "origin_connections",
     "origin_idle_per_key",
     "origin_idle_total",
@@ -33,6 +36,7 @@ def fit_descriptors(limits: EdgeLimits) -> EdgeLimits:
     look-up counts twice: it has a socket for each address family.
     """
     need = limits.connections + limits.origin_connections + 2 * limits.lookups + limits.refusals
+    need += _OF_SANDBOX * limits.sandboxes
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
@@ -14,9 +15,11 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
 from twisted.internet.protocol import ServerFactory
 
 from slapenir.edge.arrival import Arrival, Claim, Listener, Peer
-from slapenir.edge.client import UNRECORDED, ClientDriver, Gateway
+from slapenir.edge.client import UNRECORDED, ClientDriver
 from slapenir.edge.contracts import SessionLike
 from slapenir.edge.flow import Bystander, Flow
+from slapenir.edge.gateway import Gateway
+from slapenir.edge.redirect import accept_foreign_addresses
 from slapenir.edge.strangers import Strangers, source_of
 from slapenir.errors import AuditError
 from slapenir.events import AuditFailed, ClientIdentified, ConnectionRefused, Decided, Who
@@ -33,6 +36,7 @@ _BUSY = Answer(
 # Clients that may wait to be accepted; of Twisted's 50 a burst makes the kernel drop the rest,
 # and each of those waits a second before it tries again (T190).
 _BACKLOG = 1024
+_ON_ALL = re.compile(r"tcp:([0-9]+)", re.ASCII)
 _REFUSED = _BUSY.replace(b"\r\n", b"\r\nRetry-After: 1\r\n", 1)
 
 
@@ -45,8 +49,8 @@ class Clients:
     """Every client connection, bounded in total and for each identity.
 
     ``new_session`` makes the session of one connection, from its Who and, where requests have to
-    show a token, an Authenticator.  ``identify`` says who evidence stands for; it is asked anew
-    each time, so a reload is seen at once.
+    show a token, an Authenticator; with ``redirected`` for a client that was.  ``identify`` says
+    who evidence stands for; it is asked anew each time, so a reload is seen at once.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class Clients:
             limit = self._crowd(source_of(peer.host, listener.name))
         if limit:
             self._gateway.publisher.publish(ConnectionRefused(who, limit))
-            if listener.doorway or self._refusals >= self._gateway.limits.refusals:
+            unheard = listener.doorway is not None or listener.transparent
+            if unheard or self._refusals >= self._gateway.limits.refusals:
                 return None
             return Flow(self._gateway.clock, self._gateway.limits, _Refusal(self._refusing))
         if known:
-            return ClientDriver(self._gateway, who, self._new_session(who), self).flow
+            session = self._session(listener, who)
+            return ClientDriver(self._gateway, who, session, self, listener=listener).flow
         return Arrival(self, listener, number, peer).flow
 
     # What an Arrival says.
@@ -128,8 +134,8 @@ class Clients:
         if who.identity and not self._recorded(who, claim, arrival):
             return
         asked = (Authenticator(claim.evidence, self.identify),) if asks else ()
-        session = self._new_session(who, *asked)
-        driver = ClientDriver(self._gateway, who, session, self, flow, claim)
+        session = self._session(claim.listener, who, *asked)
+        driver = ClientDriver(self._gateway, who, session, self, flow, claim, claim.listener)
         if not who.identity:
             self._strangers.hold(driver, arrival.source)
         driver.flow_open(flow)
@@ -159,6 +165,11 @@ class Clients:
             driver.drain()
         self._check_drained()
         return closed.addCallback(lambda _: drained)
+
+    def _session(self, listener: Listener, who: Who, *asked: Authenticator) -> SessionLike:
+        if listener.transparent:
+            return self._new_session(who, redirected=True)
+        return self._new_session(who, *asked)
 
     def _crowd(self, source: str) -> str:
         return "strangers_per_source" if self._strangers.crowded(source) else ""
@@ -205,6 +216,12 @@ class Clients:
             reason = claim.objection(identity, self.identify(claim.evidence))
             if reason is not None:
                 self._cut_off(driver, reason)
+
+    def cut_those_of(self, listener: Listener) -> None:
+        """Cut off every client of one listener, which is gone."""
+        for driver in list(self._drivers):
+            if driver.listener is listener:
+                driver.abort()
 
     def _cut_off(self, driver: ClientDriver, reason: Reason) -> None:
         event = Decided(
@@ -312,15 +329,27 @@ class ListenerFactory(ServerFactory):
 
 
 def start_listening(reactor: Any, listener: Listener, clients: Clients) -> Deferred[IListeningPort]:
-    """Open a listener's endpoint; errbacks CannotListenError, or ValueError for a bad string."""
+    """Open a listener's endpoint; errbacks CannotListenError, or ValueError for a bad string.
+
+    A transparent one on all IPv4 addresses is one of both families where the system has IPv6.
+    """
+
+    def open_at(text: str) -> Deferred[IListeningPort]:
+        opened = maybeDeferred(serverFromString, reactor, with_backlog(text))
+        return opened.addCallback(lambda one: one.listen(ListenerFactory(clients, listener)))
 
     def listening(port: IListeningPort) -> IListeningPort:
         clients.listening(port)
+        handle = getattr(port, "socket", None)
+        if listener.transparent and handle is not None:
+            accept_foreign_addresses(handle)
         return port
 
-    opened = maybeDeferred(serverFromString, reactor, with_backlog(listener.endpoint))
-    opened.addCallback(lambda endpoint: endpoint.listen(ListenerFactory(clients, listener)))
-    return opened.addCallback(listening)
+    both = _ON_ALL.fullmatch(listener.endpoint) if listener.transparent else None
+    if both is None:
+        return open_at(listener.endpoint).addCallback(listening)
+    opened = open_at(f"tcp6:{both[1]}")
+    return opened.addErrback(lambda _: open_at(listener.endpoint)).addCallback(listening)
 
 
 class _Refusal(Bystander):

@@ -14,8 +14,10 @@ from slapenir.events import (
     Decided,
     EnrolmentRefused,
     GatewayReady,
+    SandboxJoined,
     Sanitized,
     Swapped,
+    TrafficRefused,
 )
 from slapenir.names import Stage
 from slapenir.observe.logfile import LogFile
@@ -25,8 +27,10 @@ from slapenir.observe.record import AUDITED, Timestamps
 FILE_NAME = "audit.jsonl"
 
 REFUSALS_PER_SECOND = 10
-"""Records per second of refused connections, of refused enrolments, and of clients that are nobody;
-the next one says how many were left out."""
+"""Records per second of refused connections, refused enrolments, refused traffic, and of clients
+that are nobody; the next one says how many were left out."""
+
+_ANY_RATE = (ConnectionRefused, EnrolmentRefused, TrafficRefused)
 
 
 class AuditLog:
@@ -39,7 +43,15 @@ class AuditLog:
     """
 
     gates: frozenset[type] = frozenset(
-        {Decided, Swapped, Sanitized, GatewayReady, ClientIdentified, CertificateIssued}
+        {
+            Decided,
+            Swapped,
+            Sanitized,
+            GatewayReady,
+            ClientIdentified,
+            CertificateIssued,
+            SandboxJoined,
+        }
     )
     """Events that must not take effect when their record cannot be written."""
 
@@ -50,7 +62,7 @@ class AuditLog:
         self._sequence = 0
         self.handlers: Mapping[type, Callable[[Any], None]] = {
             **{kind: self._handler(fields) for kind, fields in AUDITED.items()},
-            **{kind: self._bounded(kind) for kind in (ConnectionRefused, EnrolmentRefused)},
+            **{kind: self._bounded(kind) for kind in _ANY_RATE},
             Decided: self._decided(),
         }
 

@@ -27,7 +27,10 @@ from slapenir.events import (
     Reloaded,
     RenewalFailed,
     RevocationsLoaded,
+    SandboxJoined,
+    SandboxLeft,
     TlsHandshake,
+    TrafficRefused,
 )
 from slapenir.names import Reason, Stage
 from slapenir.observe.quota import Quota
@@ -39,7 +42,7 @@ LINES_PER_SECOND = 10
 EXPIRY_WARNING = 30 * 86400
 """Seconds before a certificate's end at which loading it is worth a warning."""
 
-_ALARMS = (Reason.HONEYTOKEN, Reason.SECRET_IN_REQUEST)
+_ALARMS = (Reason.HONEYTOKEN, Reason.SECRET_IN_REQUEST, Reason.SECRET_IN_RESPONSE)
 
 
 class Diagnostics:
@@ -64,6 +67,9 @@ class Diagnostics:
             CertificateIssued: self._on_issued,
             EnrolmentRefused: self._on_not_enrolled,
             RevocationsLoaded: self._on_revocations,
+            SandboxJoined: self._on_joined,
+            SandboxLeft: self._on_left,
+            TrafficRefused: self._on_traffic,
         }
         self._quotas = {kind: Quota(LINES_PER_SECOND, clock) for kind in self.handlers}
 
@@ -88,9 +94,10 @@ class Diagnostics:
         self._log(
             event,
             LogLevel.warn,
-            "Denied: the {kind} of credential {credential} was in the {place} of a request "
-            "from identity {identity} to {authority}",
+            "Denied: the {kind} of credential {credential} was in the {place} of a {message} "
+            "of identity {identity} and {authority}",
             kind=kind,
+            message="response" if event.reason is Reason.SECRET_IN_RESPONSE else "request",
             credential=found.credential,
             place=found.place.value,
             identity=event.who.identity,
@@ -172,6 +179,19 @@ class Diagnostics:
         else:
             text = "The revocation list of {listener} names {count} certificates"
             self._log(event, LogLevel.info, text, listener=event.listener, count=event.count)
+
+    def _on_joined(self, event: SandboxJoined) -> None:
+        text = "A sandbox of {identity} joined, run by user {uid}"
+        self._log(event, LogLevel.info, text, identity=event.identity, uid=event.uid)
+
+    def _on_left(self, event: SandboxLeft) -> None:
+        text = "A sandbox of {identity} is served no more: {reason}"
+        self._log(event, LogLevel.info, text, identity=event.identity, reason=event.reason)
+
+    def _on_traffic(self, event: TrafficRefused) -> None:
+        text = "The sandbox of {identity} was refused {packets} packets ({kind})"
+        fields = {"identity": event.identity, "kind": event.kind}
+        self._log(event, LogLevel.warn, text, packets=event.packets, **fields)
 
     def _on_certificate(self, event: CertificateLoaded) -> None:
         days = (event.not_after - self._clock()) / 86400

@@ -145,6 +145,18 @@ REVOCATION_FAILURES = Family(
     "Revocation lists that could not be read.",
     ("listener",),
 )
+SANDBOXES = Family(
+    "slapenir_sandboxes",
+    "gauge",
+    "Sandboxes of this host that are served.",
+    ("identity",),
+)
+TRAFFIC_REFUSED = Family(
+    "slapenir_sandbox_refused_packets_total",
+    "counter",
+    "Packets that sandboxes' packet filters refused.",
+    ("identity", "kind"),
+)
 SCAN_SECONDS = Family(
     "slapenir_scan_seconds_total",
     "counter",
@@ -200,6 +212,8 @@ FAMILIES: tuple[Family, ...] = (
     REVOKED,
     REVOCATION_NEXT_UPDATE,
     REVOCATION_FAILURES,
+    SANDBOXES,
+    TRAFFIC_REFUSED,
     SCAN_SECONDS,
     REACTOR_LAG,
     INTERNAL_ERRORS,

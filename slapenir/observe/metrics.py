@@ -38,9 +38,12 @@ from slapenir.events import (
     OriginOpened,
     RenewalFailed,
     RevocationsLoaded,
+    SandboxJoined,
+    SandboxLeft,
     Sanitized,
     Swapped,
     TlsHandshake,
+    TrafficRefused,
 )
 from slapenir.names import Action, Reason, Side, Stage
 from slapenir.observe import families
@@ -143,6 +146,9 @@ class Metrics:
             CertificateIssued: self._on_issued,
             EnrolmentRefused: lambda event: self._add(families.ENROLMENTS_REFUSED),
             RevocationsLoaded: self._on_revocations,
+            SandboxJoined: lambda event: self._add(families.SANDBOXES, (event.identity,)),
+            SandboxLeft: lambda event: self._add(families.SANDBOXES, (event.identity,), -1),
+            TrafficRefused: self._on_traffic,
         }
 
     def _add(self, family: Family, labels: tuple[str, ...] = (), amount: float = 1) -> None:
@@ -213,6 +219,9 @@ class Metrics:
 
     def _on_issued(self, event: CertificateIssued) -> None:
         self._add(families.CERTIFICATES_ISSUED, (event.identity, event.how))
+
+    def _on_traffic(self, event: TrafficRefused) -> None:
+        self._add(families.TRAFFIC_REFUSED, (event.identity, event.kind), event.packets)
 
     def _on_revocations(self, event: RevocationsLoaded) -> None:
         labels = (event.listener,)

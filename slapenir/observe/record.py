@@ -24,8 +24,11 @@ from slapenir.events import (
     GatewayReady,
     GatewayStopping,
     Reloaded,
+    SandboxJoined,
+    SandboxLeft,
     Sanitized,
     Swapped,
+    TrafficRefused,
     Who,
 )
 
@@ -234,6 +237,30 @@ def enrolment_refused(event: EnrolmentRefused) -> str:
     return f'"event":"EnrolmentRefused","reason":{quote(event.reason)},"peer":{quote(event.peer)}'
 
 
+def sandbox_joined(event: SandboxJoined) -> str:
+    """Return the fields of a sandbox that joined."""
+    return (
+        f'"event":"SandboxJoined","identity":{quote(event.identity)},"uid":{event.uid},'
+        f'"sockets":{_quote_all(event.sockets)}'
+    )
+
+
+def sandbox_left(event: SandboxLeft) -> str:
+    """Return the fields of the end of a sandbox."""
+    return (
+        f'"event":"SandboxLeft","identity":{quote(event.identity)},"uid":{event.uid},'
+        f'"reason":{quote(event.reason)}'
+    )
+
+
+def traffic_refused(event: TrafficRefused) -> str:
+    """Return the fields of what a sandbox's packet filter refused."""
+    return (
+        f'"event":"TrafficRefused","identity":{quote(event.identity)},'
+        f'"kind":{_word(event.kind)},"packets":{event.packets}'
+    )
+
+
 AUDITED: Mapping[type, Callable[[Any], str]] = {
     Decided: decided,
     Swapped: swapped,
@@ -245,5 +272,8 @@ AUDITED: Mapping[type, Callable[[Any], str]] = {
     ClientIdentified: client_identified,
     CertificateIssued: certificate_issued,
     EnrolmentRefused: enrolment_refused,
+    SandboxJoined: sandbox_joined,
+    SandboxLeft: sandbox_left,
+    TrafficRefused: traffic_refused,
 }
 """The events that the audit log records, each with what writes its fields."""

@@ -11,9 +11,9 @@ from twisted.internet import reactor, stdio
 from twisted.internet.protocol import Protocol
 
 from slapenir.edge.arrival import Listener
-from slapenir.edge.client import Gateway
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.dial import Dialler
+from slapenir.edge.gateway import Gateway
 from slapenir.edge.listen import Clients, start_listening
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from slapenir.edge.arrival import Listener
-from slapenir.edge.client import Gateway
 from slapenir.edge.contracts import EdgeLimits, SessionLike
 from slapenir.edge.dial import Dialler
 from slapenir.edge.flow import Bystander, Flow
+from slapenir.edge.gateway import Gateway
 from slapenir.edge.listen import Clients, start_listening
 from slapenir.edge.lookup import Lookup
 from slapenir.edge.resolver import Resolver

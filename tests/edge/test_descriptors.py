@@ -22,7 +22,9 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_enough(self) -> None:
         """The soft limit is raised to what the bounds need, and no further."""
-        limits = EdgeLimits(connections=40, origin_connections=40, lookups=10, refusals=10)
+        limits = EdgeLimits(
+            connections=40, origin_connections=40, lookups=10, refusals=3, sandboxes=1
+        )
         resource.setrlimit(FILES, (128, self.hard))
         self.assertIs(fit_descriptors(limits), limits)
         self.assertEqual(resource.getrlimit(FILES), (110 + OWN, self.hard))
@@ -39,6 +41,7 @@ class DescriptorTests(SynchronousTestCase):
             origin_connections=asked // 4,
             lookups=asked // 16,
             refusals=asked // 8,
+            sandboxes=0,
         )
         fitted = fit_descriptors(limits)
         self.assertAlmostEqual(fitted.connections, limits.connections // 2, delta=1)

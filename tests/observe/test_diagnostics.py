@@ -59,11 +59,14 @@ class DiagnosticsTests(unittest.SynchronousTestCase):
                     "warn",
                     'Refused a certificate to "127.0.0.1:50000": "the token is not known"',
                 ),
+                ("info", 'A sandbox of "sandbox" joined, run by user 1000'),
+                ("info", 'A sandbox of "sandbox" is served no more: "its runner is gone"'),
+                ("warn", 'The sandbox of "sandbox" was refused 3 packets ("udp443")'),
                 ("info", 'The revocation list of "listener-1" names 3 certificates'),
                 (
                     "warn",
                     'Denied: the "placeholder" of credential "llm" was in the "head" of a '
-                    'request from identity "sandbox" to "api.example.test:443"',
+                    '"request" of identity "sandbox" and "api.example.test:443"',
                 ),
             ],
         )
