@@ -42,6 +42,40 @@ class DetectorTests(SynchronousTestCase):
             output = b"".join([*map(detector.feed, pieces), detector.finish()])
             self.assertEqual((output, detector.found), (text, None))
 
+    def test_eased(self) -> None:
+        """What is let go passes once, and is still the beginning of what is found later."""
+        for cut in range(1, 9):
+            detector = Detector(self.engine)
+            self.assertEqual(detector.feed(b"{" + SECRET[:cut]), b"{")
+            self.assertTrue(detector.waits)
+            self.assertEqual(detector.ease(8), SECRET[:cut])
+            self.assertEqual((detector.waits, detector.ease(8)), (False, b""))
+            self.assertEqual(detector.feed(SECRET[cut:]), b"")
+            self.assertEqual(detector.found, Match(1, 1 + len(SECRET), 0))
+        detector = Detector(self.engine)
+        detector.feed(SECRET[:9])
+        self.assertEqual(detector.ease(8), b"")
+        self.assertEqual(detector.feed(b"!"), SECRET[:9] + b"!")
+
+    @settings(max_examples=200, deadline=None)
+    @given(patterns_and_text(), st.data())
+    def test_eased_anywhere(self, case: tuple[list[Pattern], bytes], data: st.DataObject) -> None:
+        """Clean text arrives as it is, and a match is found, whenever something is let go."""
+        patterns, text = case
+        engine = Engine(patterns)
+        detector, output, rest = Detector(engine), b"", text
+        while rest:
+            size = data.draw(st.integers(1, len(rest)))
+            output += detector.feed(rest[:size])
+            output += detector.ease(data.draw(st.integers(0, 9)))
+            rest = rest[size:]
+        output += detector.finish()
+        if plain_scan(patterns, text):
+            self.assertIsNotNone(detector.found)
+            self.assertTrue(text.startswith(output))
+        else:
+            self.assertEqual((output, detector.found), (text, None))
+
     def test_same_object(self) -> None:
         data = b"nothing here."
         self.assertIs(Detector(self.engine).feed(data), data)
