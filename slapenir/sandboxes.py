@@ -233,7 +233,7 @@ class Joining(LineOnlyReceiver):
             message = json.loads(line)
             if type(message) is not dict:
                 raise ValueError("not a table")
-        except ValueError:
+        except (ValueError, RecursionError):
             self._refuse(JoinRefused("the line is not JSON", "use slapenir run of this version"))
             return
         if self._listener is not None:
