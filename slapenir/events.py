@@ -291,6 +291,18 @@ class RevocationsLoaded:
 
 
 @attrs.frozen(slots=True)
+class NameAsked:
+    """A sandbox asked the gateway's DNS for a name.
+
+    ``answer`` is ``address``, ``empty`` (the name has none of that type), ``denied``,
+    ``malformed``, ``refused`` or ``limit``.
+    """
+
+    who: Who
+    answer: str
+
+
+@attrs.frozen(slots=True)
 class SandboxJoined:
     """A sandbox of this host handed over its sockets; ``uid`` is the user who runs it."""
 
@@ -344,6 +356,7 @@ Event: TypeAlias = (
     | CertificateIssued
     | EnrolmentRefused
     | RevocationsLoaded
+    | NameAsked
     | SandboxJoined
     | SandboxLeft
     | TrafficRefused

@@ -39,6 +39,7 @@ class Loaded:
     hosts: Mapping[str, tuple[str, ...]]
     identities: IdentityTable
     interception: Interception
+    key: bytes = attrs.field(repr=False)
 
 
 def load_all(path: str, environ: Mapping[str, str]) -> Loaded:
@@ -81,6 +82,7 @@ def load_all(path: str, environ: Mapping[str, str]) -> Loaded:
         static_hosts(settings),
         build_identities(settings),
         load_interception(settings),
+        key,
     )
 
 
@@ -118,6 +120,7 @@ def check_reload(old: Settings, new: Settings) -> None:
         "$.gateway": old.gateway != new.gateway,
         "$.origin": old.origin != new.origin,
         "$.pki": old.pki != new.pki,
+        "$.dns": old.dns != new.dns,
         "$.sandboxes": old.sandboxes != new.sandboxes,
         "$.resolver.servers": old.resolver.servers != new.resolver.servers,
         "$.limits": edge_limits(old) != edge_limits(new),

@@ -56,9 +56,10 @@ class Action(Enum):
 
 
 class Stage(Enum):
-    """Where a decision was made; IDENTIFY is about a connection, before any request."""
+    """Where a decision was made; IDENTIFY is about a connection, NAME about a question for one."""
 
     IDENTIFY = "identify"
+    NAME = "name"
     CONNECT = "connect"
     REQUEST = "request"
     ADDRESS = "address"

@@ -99,7 +99,7 @@ class Sandboxes:
     clients: Clients
     loaded: Callable[[], Loaded]
     publish: Callable[[Event], None]
-    names: NameService | None
+    names: NameService
     most: int
     _joined: set[Joining] = attrs.field(factory=set)
     _ports: list[IListeningPort] = attrs.field(factory=list)
@@ -307,8 +307,6 @@ class Joining(LineOnlyReceiver):
         for kind, one in handed:
             one.setblocking(False)
             if kind.startswith("dns-"):
-                if sandboxes.names is None:
-                    raise JoinRefused("the gateway serves no names")
                 self._ports.append(sandboxes.names.adopt(one, identity))
             else:
                 port = sandboxes.reactor.adoptStreamPort(one.fileno(), one.family, factory)

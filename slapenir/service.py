@@ -35,6 +35,7 @@ from slapenir.edge.doorway import Doorway
 from slapenir.edge.gateway import Gateway
 from slapenir.edge.listen import Clients, start_listening, with_backlog
 from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
+from slapenir.edge.redirect import Redirections
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts
 from slapenir.errors import AuditError, SlapenirError
@@ -43,6 +44,7 @@ from slapenir.exchange.session import Session
 from slapenir.exchange.terms import Terms
 from slapenir.gatehouse import Gatehouse, listener_of
 from slapenir.loading import Loaded, check_reload, edge_limits, load_all
+from slapenir.naming import Naming
 from slapenir.observe.access import AccessLog
 from slapenir.observe.audit import AuditLog
 from slapenir.observe.diagnostics import Diagnostics
@@ -98,6 +100,7 @@ class GatewayService(Service):
         self._contexts: ServerContexts
         self._gatehouse: Gatehouse
         self._sandboxes: Sandboxes
+        self._naming: Naming
         self.failed = ""
 
     # -- start ------------------------------------------------------------------------------
@@ -110,7 +113,9 @@ class GatewayService(Service):
         settings = loaded.settings
         write_bundles(settings, loaded.interception)
         registry = self._open_sinks(settings)
-        gateway = self._make_edge(settings)
+        naming = Naming(self._reactor, lambda: self._loaded, self._publisher)
+        gateway = self._make_edge(settings, naming)
+        self._naming = naming
         self._clients = Clients(
             gateway,
             lambda who, *asked, **more: Session(who, self.terms, *asked, **more),
@@ -130,7 +135,7 @@ class GatewayService(Service):
             self._clients,
             lambda: self._loaded,
             self._publisher.publish,
-            None,
+            self._naming.server,
             gateway.limits.sandboxes,
         )
         started: list[Deferred[Any]] = []
@@ -150,6 +155,8 @@ class GatewayService(Service):
             for one in settings.listeners
         ]
         started.append(self._gatehouse.serve_enrolment(self._clients.listening))
+        own_ports = gateway.dialler.resolver.own_ports
+        started.append(self._naming.listen(settings).addCallback(own_ports.update))
         if settings.sandboxes.endpoint:
             started.append(self._sandboxes.listen(settings.sandboxes.endpoint))
         if settings.gateway.admin:
@@ -186,7 +193,7 @@ class GatewayService(Service):
     def _listen(self, doorway: Doorway | None, one: ListenerSettings) -> Deferred[IListeningPort]:
         return start_listening(self._reactor, listener_of(one, doorway), self._clients)
 
-    def _make_edge(self, settings: Settings) -> Gateway:
+    def _make_edge(self, settings: Settings, naming: Naming) -> Gateway:
         """Put the I/O side together."""
         reactor, wanted = self._reactor, edge_limits(settings)
         limits = fit_descriptors(wanted)
@@ -218,7 +225,8 @@ class GatewayService(Service):
         own = "" not in interception.authorities
         contexts = ServerContexts(interception.mint, limits, by_identity=own)
         self._contexts = contexts
-        return Gateway(reactor, limits, self._publisher, dialler, contexts)
+        redirections = Redirections(resolver.own_ports, naming.addresses.name_of)
+        return Gateway(reactor, limits, self._publisher, dialler, contexts, redirections)
 
     def _listen_admin(
         self, endpoint: str, registry: CollectorRegistry, gateway: Gateway
@@ -323,8 +331,8 @@ class GatewayService(Service):
         seconds = self._loaded.settings.limits.drain_seconds
         self._publisher.publish(GatewayStopping(seconds))
         signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._clients.cut))
-        leaving = self._sandboxes.stop()
-        draining = gatherResults([leaving, self._clients.drain(seconds)], consumeErrors=True)
+        leaving = [self._sandboxes.stop(), self._naming.stop()]
+        draining = gatherResults([*leaving, self._clients.drain(seconds)], consumeErrors=True)
         return draining.addCallback(self._close)
 
     def _close(self, _: object) -> Deferred[None]:

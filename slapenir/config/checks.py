@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from slapenir.config.credential_checks import check_credentials
+from slapenir.config.dns_checks import check_dns
 from slapenir.config.findings import Findings
 from slapenir.config.identity_checks import check_identities, identity_notes
 from slapenir.config.limits import problems_in
@@ -29,6 +30,7 @@ def check(settings: Settings, findings: Findings) -> None:
     _check_gateway(settings, findings)
     _check_listeners(settings, findings)
     _check_resolver(settings.resolver, findings)
+    check_dns(settings, findings)
     endpoint = settings.sandboxes.endpoint
     if endpoint and (not _is_endpoint(endpoint) or not endpoint.startswith("unix:")):
         findings.add(

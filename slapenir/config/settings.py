@@ -193,6 +193,19 @@ class Pki:
 
 
 @attrs.frozen(slots=True, kw_only=True)
+class Dns:
+    """``[dns]``: the DNS server for sandboxes, at an ADDRESS:PORT; empty for none.
+
+    ``synthetic`` are the networks, at most one of each family, whose addresses stand for names.
+    With ``identity`` every client is that one; without, ``match.source`` says who asks.
+    """
+
+    endpoint: str = ""
+    synthetic: tuple[str, ...] = ("198.18.0.0/15", "fd00:5a::/64")
+    identity: str = ""
+
+
+@attrs.frozen(slots=True, kw_only=True)
 class Sandboxes:
     """``[sandboxes]``: where ``slapenir run`` of this host's users joins, a ``unix:`` endpoint.
 
@@ -215,6 +228,7 @@ class Settings:
     rules: tuple[RuleSettings, ...] = ()
     agents: tuple[IdentitySettings, ...] = ()
     pki: Pki | None = None
+    dns: Dns = attrs.field(factory=Dns)
     sandboxes: Sandboxes = attrs.field(factory=Sandboxes)
     file: str = ""
 

@@ -17,9 +17,9 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from slapenir.edge.budget import NameBudget
 from slapenir.edge.contracts import EdgeLimits
 from slapenir.edge.lookup import MAX_ADDRESSES, Lookup
+from slapenir.exchange.budget import NameBudget
 from slapenir.exchange.inputs import DialFailure
 from slapenir.names import Authority
 from slapenir.policy.addresses import AddressPolicy, decide_address
@@ -65,7 +65,7 @@ class Resolver:
         self._hosts = hosts
         self._asked: dict[str, _Question] = {}
         self._lookups = 0
-        self._budget = NameBudget(limits)
+        self._budget = NameBudget(limits.names_per_minute)
         self.own_ports: set[int] = set()
 
     def resolve(self, authority: Authority, identity: str) -> Deferred[list[Judged]]:

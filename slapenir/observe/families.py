@@ -145,6 +145,12 @@ REVOCATION_FAILURES = Family(
     "Revocation lists that could not be read.",
     ("listener",),
 )
+NAMES_ASKED = Family(
+    "slapenir_dns_questions_total",
+    "counter",
+    "Questions that sandboxes asked the gateway's DNS.",
+    ("identity", "answer"),
+)
 SANDBOXES = Family(
     "slapenir_sandboxes",
     "gauge",
@@ -212,6 +218,7 @@ FAMILIES: tuple[Family, ...] = (
     REVOKED,
     REVOCATION_NEXT_UPDATE,
     REVOCATION_FAILURES,
+    NAMES_ASKED,
     SANDBOXES,
     TRAFFIC_REFUSED,
     SCAN_SECONDS,

@@ -34,6 +34,7 @@ from slapenir.events import (
     EnrolmentRefused,
     ExchangeFinished,
     InternalError,
+    NameAsked,
     OriginClosed,
     OriginOpened,
     RenewalFailed,
@@ -146,6 +147,9 @@ class Metrics:
             CertificateIssued: self._on_issued,
             EnrolmentRefused: lambda event: self._add(families.ENROLMENTS_REFUSED),
             RevocationsLoaded: self._on_revocations,
+            NameAsked: lambda event: self._add(
+                families.NAMES_ASKED, (event.who.identity, event.answer)
+            ),
             SandboxJoined: lambda event: self._add(families.SANDBOXES, (event.identity,)),
             SandboxLeft: lambda event: self._add(families.SANDBOXES, (event.identity,), -1),
             TrafficRefused: self._on_traffic,

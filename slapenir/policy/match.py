@@ -98,6 +98,17 @@ class Candidates:
     fallback: Decision
 
 
+@attrs.frozen(slots=True)
+class Named:
+    """Whether a rule could allow something at a host, and whether one names it outright."""
+
+    allowed: bool
+    exact: bool
+
+
+_UNNAMED = Named(False, False)
+
+
 @attrs.frozen(slots=True, eq=False)
 class Policy:
     """An immutable policy: rules in file order and the addresses that may be dialled.
@@ -111,6 +122,8 @@ class Policy:
     _cache: dict[tuple[str, str, int, bool], Candidates] = attrs.field(
         init=False, repr=False, factory=dict
     )
+
+    _named: dict[tuple[str, str], Named] = attrs.field(init=False, repr=False, factory=dict)
 
     @_ready.default
     def _make_ready(self) -> tuple[ReadyRule, ...]:
@@ -127,6 +140,39 @@ class Policy:
             self._cache[key] = found
         return found
 
+    def names(self, identity: str, host: str) -> Named:
+        """Return whether a host may be asked for by name: whether some rule could allow it.
+
+        That is any rule but a deny, for any port, unless a deny for everything on one of the same
+        ports stands before it.  What is asked of the host is decided when it is asked.
+        """
+        key = (identity, host)
+        found = self._named.get(key)
+        if found is None:
+            found = self._name(identity, host)
+            if len(self._named) >= CACHE_LIMIT:
+                self._named.clear()
+            self._named[key] = found
+        return found
+
+    def _name(self, identity: str, host: str) -> Named:
+        if host in METADATA_NAMES:
+            return _UNNAMED
+        denied: set[tuple[bool, int]] = set()
+        allowed = exact = False
+        for ready in self._ready:
+            rule = ready.rule
+            if not _is_for(rule, identity, host):
+                continue
+            exact = exact or host in rule.hosts
+            tls = rule.scheme is Scheme.HTTPS
+            if rule.action is Action.DENY:
+                if not ready.conditional:
+                    denied |= {(tls, port) for port in rule.ports}
+            elif any((tls, port) not in denied for port in rule.ports):
+                allowed = True
+        return Named(allowed, exact) if allowed else _UNNAMED
+
     def _find(self, identity: str, host: str, port: int, tls: bool) -> Candidates:
         if host in METADATA_NAMES:
             return Candidates(
@@ -141,10 +187,12 @@ class Policy:
 
 
 def _applies(rule: Rule, identity: str, host: str, port: int) -> bool:
-    return (
-        port in rule.ports
-        and ("*" in rule.identities or identity in rule.identities)
-        and any(host_matches(pattern, host) for pattern in rule.hosts)
+    return port in rule.ports and _is_for(rule, identity, host)
+
+
+def _is_for(rule: Rule, identity: str, host: str) -> bool:
+    return ("*" in rule.identities or identity in rule.identities) and any(
+        host_matches(pattern, host) for pattern in rule.hosts
     )
 
 

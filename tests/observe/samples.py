@@ -77,6 +77,7 @@ ONE_OF_EACH: tuple[events.Event, ...] = (
     events.RenewalFailed("managed", "the CA cannot be reached", 60.0, 2_000_000_000.0),
     events.CertificateIssued("agent-1", "7f3a", 2_000_000_000.0, "token", "127.0.0.1:50000"),
     events.EnrolmentRefused("the token is not known", "127.0.0.1:50000"),
+    events.NameAsked(WHO, "address"),
     events.SandboxJoined("sandbox", 1000, ("tcp", "tcp6")),
     events.SandboxLeft("sandbox", 1000, "its runner is gone"),
     events.TrafficRefused("sandbox", "udp443", 3),

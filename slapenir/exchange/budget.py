@@ -1,4 +1,4 @@
-"""How many different names one identity may have looked up: each is a message to a DNS server.
+"""How many different names one identity may ask for: what it asks, it tells.
 
 Under an allowed wildcard an agent chooses the labels, and every new name that is looked up tells
 them to whoever runs the zone.  The budget does not close that channel; it makes it narrow (T039).
@@ -6,24 +6,27 @@ them to whoever runs the zone.  The budget does not close that channel; it makes
 
 from __future__ import annotations
 
-from slapenir.edge.contracts import EdgeLimits
-
 _WINDOW = 60.0
 
 
 class NameBudget:
-    """At most ``names_per_minute`` different names an identity within any minute.
+    """At most ``limit`` different names an identity within any minute.
 
     A name that was asked for within the last minute is free.  Identities come from the
     configuration, so what is kept is bounded by their number times the limit.
     """
 
-    def __init__(self, limits: EdgeLimits) -> None:
-        self._limit = limits.names_per_minute
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._seen: dict[str, dict[str, float]] = {}
 
+    def knows(self, identity: str, host: str, now: float) -> bool:
+        """Whether ``host`` was taken for ``identity`` within the last minute."""
+        last = self._seen.get(identity, {}).get(host)
+        return last is not None and now - last < _WINDOW
+
     def take(self, identity: str, host: str, now: float) -> bool:
-        """Whether ``host`` may be looked up for ``identity`` at monotonic time ``now``."""
+        """Whether ``host`` may be asked for by ``identity`` at monotonic time ``now``."""
         seen = self._seen.setdefault(identity, {})
         if host not in seen and len(seen) >= self._limit:
             for name in [name for name, last in seen.items() if now - last >= _WINDOW]:
