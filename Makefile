@@ -9,7 +9,8 @@ IDENTITY = sandbox
 T = tests
 
 SETUP = setup.cfg pyproject.toml constraints.txt .ci/environment
-TEST_TOOLS = curl:curl wget:wget git:git node:nodejs npm:npm openssl:openssl systemd-analyze:systemd
+TEST_TOOLS = curl:curl wget:wget git:git node:nodejs npm:npm openssl:openssl systemd-analyze:systemd \
+	certutil:libnss3-tools nft:nftables iptables:iptables ip:iproute2
 BENCH_TOOLS = openssl:openssl squid:squid-openssl
 
 .DEFAULT_GOAL = help

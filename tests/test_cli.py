@@ -436,3 +436,63 @@ class CommandTests(CommandCase):
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLess(time.monotonic() - start, 20)
+
+
+class TrustTests(CommandCase):
+    """slapenir trust; the kit itself is tested in tests/sandbox and tests/integration."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.good("ca", "init", self.file)
+        self.pem = self.good("ca", "export", self.file)
+        write_file(self.directory, self.pem.encode(), "origins.pem")
+        self.out = os.path.join(self.directory, "kit")
+
+    def trust(self, *more: str) -> tuple[str, ...]:
+        return ("trust", self.file, "--identity", "sandbox", "--out", self.out, *more)
+
+    def test_variables_and_files(self) -> None:
+        """The variables point into the directory, or to where the sandbox sees it."""
+        names = json.loads(self.good(*self.trust("--shell", "json")))
+        self.assertEqual(names["CURL_CA_BUNDLE"], os.path.join(self.out, "bundle.pem"))
+        with open(names["NODE_EXTRA_CA_CERTS"]) as file:
+            self.assertEqual(file.read(), self.pem)
+        self.assertEqual(mode_of(self.out), 0o755)
+        out = self.good(*self.trust("--inside", "/run/x"))
+        self.assertIn("export SSL_CERT_DIR=/run/x/certs\n", out)
+        self.assertIn("-Djavax.net.ssl.trustStore=/run/x/java.p12 ", out)
+
+    def test_the_table_is_that_of_env(self) -> None:
+        """Whatever env sets for certificates, the kit sets too."""
+        env = json.loads(self.good("env", self.file, "--identity", "sandbox", "--shell", "json"))
+        kit = json.loads(self.good(*self.trust("--shell", "json")))
+        bundle = os.path.join(self.directory, "slapenir-ca.pem")
+        named = {name for name, value in env.items() if value == bundle}
+        self.assertIn("npm_config_cafile", named)
+        self.assertLessEqual(named, set(kit))
+
+    def test_errors(self) -> None:
+        """What is wrong is said with its place."""
+        self.assertIn("known: sandbox", self.bad(*self.trust("--identity", "other")))
+        self.assertIn("plain absolute path", self.bad(*self.trust("--inside", "/a b")))
+        self.assertIn(
+            "/none.pem does not exist", self.bad(*self.trust("--system-bundle", "/none.pem"))
+        )
+        os.mkdir(os.path.join(self.directory, "full"))
+        write_file(self.directory, b"", "full/file")
+        self.out = os.path.join(self.directory, "full")
+        self.assertIn("'file'", self.bad(*self.trust()))
+        self.out = os.path.join(self.file, "kit")
+        self.assertIn("Not a directory", self.bad(*self.trust()))
+
+    def test_each_identity_has_its_own_ca(self) -> None:
+        """With a CA for each identity, the kit holds that of the one it is for."""
+        state = os.path.join(self.directory, "state")
+        shutil.rmtree(state)
+        self.change(("[gateway]", '[gateway]\nca = "per-identity"'))
+        self.good("ca", "init", self.file)
+        self.good(*self.trust())
+        with open(os.path.join(self.out, "ours.pem")) as file:
+            self.assertEqual(
+                file.read(), self.good("ca", "export", self.file, "--identity", "sandbox")
+            )

@@ -64,6 +64,7 @@ FLOORS = {
     "cli": 4,
     "admin": 4,
     "sidecar": 4,
+    "sandbox": 4,
 }
 CONFINED = {
     "twisted": {
@@ -81,8 +82,8 @@ CONFINED = {
         "cli",
         "sidecar",
     },
-    "OpenSSL": {"edge", "issuance", "gatehouse", "sidecar"},
-    "cryptography": {"pki", "edge", "issuance", "doors", "managed"},
+    "OpenSSL": {"edge", "issuance", "gatehouse", "sidecar", "sandbox"},
+    "cryptography": {"pki", "edge", "issuance", "doors", "managed", "sandbox"},
     "acme": {"issuance"},
     "josepy": {"issuance"},
     "requests": {"issuance"},

@@ -19,6 +19,7 @@ from slapenir.cli.identity_token import token
 from slapenir.cli.initial import init
 from slapenir.cli.output import report
 from slapenir.cli.sidecar import sidecar
+from slapenir.cli.trust import trust
 from slapenir.errors import SlapenirError
 
 BAD_CONFIGURATION = 2
@@ -34,7 +35,7 @@ def cli() -> None:
 
 
 assert ca_token.name in ca.commands  # noqa: S101 - importing it is what adds it
-for command in (init, check, explain, env, token, ca, enrol, sidecar):
+for command in (init, check, explain, env, trust, token, ca, enrol, sidecar):
     cli.add_command(command)
 
 

@@ -19,22 +19,8 @@ from slapenir.config.load import load
 from slapenir.config.settings import TRANSPARENT, Listener, Settings
 from slapenir.config.state import bundle_path, check_state_dir, gateway_key
 from slapenir.errors import ConfigError
+from slapenir.sandbox.variables import ca_variables
 
-# Each says where the CAs are to one family of programs; all of them replace the program's own,
-# but for NODE_EXTRA_CA_CERTS and DENO_CERT, which add to them.
-CA_VARIABLES = (
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "NODE_EXTRA_CA_CERTS",
-    "PIP_CERT",
-    "GIT_SSL_CAINFO",
-    "CARGO_HTTP_CAINFO",
-    "AWS_CA_BUNDLE",
-    "DENO_CERT",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "NIX_SSL_CERT_FILE",
-)
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SEPARATOR = re.compile(r"(?<!\\):")
 _UNSPECIFIED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -52,9 +38,10 @@ def env(file: str, identity: str, listener: str | None, shell: str) -> None:
     user, with its environment.
     """
     settings = load(file)
+    bundle = bundle_path(settings, identity)
     variables = {
         **_proxy(settings, identity, listener),
-        **dict.fromkeys(CA_VARIABLES, bundle_path(settings, identity)),
+        **ca_variables(bundle, bundle),
         **_placeholders(settings, identity),
     }
     # A placeholder keeps what is no letter or digit, bytes that are not UTF-8 included.
@@ -102,7 +89,7 @@ def _proxy(settings: Settings, identity: str, name: str | None) -> dict[str, str
             "set url to http://HOST:PORT, or https:// where it has tls",
             settings.file,
         )
-    variables = {"NODE_USE_ENV_PROXY": "1"}
+    variables = {}
     for variable in PROXY_VARIABLES:
         variables[variable] = variables[variable.lower()] = url
     return variables | {"NO_PROXY": "", "no_proxy": ""}

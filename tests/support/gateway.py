@@ -28,17 +28,22 @@ COMMAND_SECONDS = 30.0
 
 CA_VARIABLES = (
     "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "CURL_CA_BUNDLE",
+    "DENO_CERT",
     "GIT_SSL_CAINFO",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HEX_CACERTS_PATH",
     "HTTPLIB2_CA_CERTS",
+    "JAVA_TOOL_OPTIONS",
     "NIX_SSL_CERT_FILE",
     "NODE_EXTRA_CA_CERTS",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
+    "WGETRC",
 )
 """Variables by which a machine hands its own CA to clients: unset for every client under test."""
 

@@ -1,0 +1,3 @@
+module example.test/get
+
+go 1.21
