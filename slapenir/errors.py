@@ -70,3 +70,11 @@ class PkiError(SlapenirError):
 
 class NotInForceError(PkiError):
     """The certificate that was to be replaced is revoked, or not one of the CA's any more."""
+
+
+class SandboxError(SlapenirError):
+    """A sandbox cannot be made or kept: ``error`` says why, ``remedy`` what to do about it."""
+
+    def __init__(self, error: str, remedy: str = "") -> None:
+        super().__init__(error + (f" ({remedy})" if remedy else ""))
+        self.error, self.remedy = error, remedy

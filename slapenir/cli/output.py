@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from slapenir.errors import ConfigError, ConfigErrors, SlapenirError
+from slapenir.errors import ConfigError, ConfigErrors, SandboxError, SlapenirError
 
 
 def _console(file: TextIO) -> Console:
@@ -29,6 +29,11 @@ def report(error: SlapenirError) -> None:
     """Print what is wrong, where, and what to do, on standard error; one part for each problem."""
     errors = _console(sys.stderr)
     for one in error.errors if isinstance(error, ConfigErrors) else [error]:
+        if isinstance(one, SandboxError):
+            errors.print(Text.assemble(("error: ", "bold red"), one.error))
+            if one.remedy:
+                errors.print(Text.assemble(("  remedy: ", "green"), one.remedy))
+            continue
         if not isinstance(one, ConfigError):
             errors.print(Text.assemble(("error: ", "bold red"), str(one)))
             continue

@@ -1,0 +1,97 @@
+"""``slapenir run``: a command in a sandbox whose only way out is the gateway."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+import click
+
+from slapenir.cli.output import console, say
+from slapenir.errors import SandboxError
+from slapenir.sandbox.cgroups import Bounds, parse_size
+from slapenir.sandbox.plan import Plan, Request, make_plan
+from slapenir.sandbox.runner import run
+from slapenir.sandbox.view import mounts
+
+_PROCESSES = 4096
+
+
+@click.command("run")
+@click.option("--config", "-c", default="", metavar="FILE", help="The gateway's configuration.")
+@click.option("--gateway", default="", metavar="SOCKET", help="The socket of a running gateway.")
+@click.option("--identity", default="", help="Whose sandbox it is, where there is a choice.")
+@click.option("--rootless", is_flag=True, help="Use user namespaces even as root.")
+@click.option("--workspace", default="", metavar="DIR", help="Where it may write; by default here.")
+@click.option("--home", default="", metavar="DIR", help="Keep its home here; else it is lost.")
+@click.option("--user", default="", metavar="NAME|UID", help="As root: whom the command runs as.")
+@click.option("--ro", "shown", multiple=True, metavar="PATH", help="Show this too, read-only.")
+@click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="Pass this on.")
+@click.option("--memory", default="", metavar="SIZE", help="Its memory, such as 4G.")
+@click.option("--pids", type=click.IntRange(1), help=f"Its processes; by default {_PROCESSES}.")
+@click.option("--cpus", type=click.FloatRange(0.01), help="Its CPUs, such as 1.5.")
+@click.option("--restart", is_flag=True, help="Run it again when it fails, until it succeeds.")
+@click.option("--show", is_flag=True, help="Print what would be done, and end.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+def run_command(
+    config: str,
+    gateway: str,
+    identity: str,
+    rootless: bool,
+    workspace: str,
+    home: str,
+    user: str,
+    shown: tuple[str, ...],
+    variables: tuple[str, ...],
+    memory: str,
+    pids: int | None,
+    cpus: float | None,
+    restart: bool,
+    show: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND in a sandbox: slapenir run -- claude
+
+    Its network has no way out but the gateway, which is joined where it runs and started where it
+    does not.  It sees the system read-only, writes to the workspace, and holds placeholders instead
+    of credentials.  Its exit status is the command's; 2 when the sandbox cannot be made.
+
+    The configuration is --config, else $SLAPENIR_CONFIG, else ~/.config/slapenir/slapenir.toml,
+    else /etc/slapenir/slapenir.toml.
+    """
+    try:
+        size = parse_size(memory) if memory else None
+    except ValueError as error:
+        raise SandboxError(f"--memory {memory}", str(error)) from None
+    asked = Bounds(size, pids, cpus)
+    request = Request(
+        command=command,
+        config=config,
+        gateway=gateway.removeprefix("unix:"),
+        identity=identity,
+        rootless=rootless,
+        workspace=workspace,
+        home=home,
+        user=user,
+        restart=restart,
+        shown=shown,
+        environment=variables,
+        bounds=Bounds(size, pids or _PROCESSES, cpus),
+        asked=asked,
+    )
+    plan = make_plan(request, os.environ)
+    if show:
+        _show(plan)
+        return
+    sys.exit(run(plan, os.environ, lambda text: say(f"slapenir run: {text}")))
+
+
+def _show(plan: Plan) -> None:
+    out = console()
+    out.print(f"user       {plan.uid}, group {plan.gid}")
+    out.print(f"gateway    {plan.gateway or 'one of its own'}")
+    out.print(f"workspace  {plan.view.workspace}")
+    out.print(f"variables  {' '.join(sorted(plan.environment))}")
+    out.print(f"mounts     {shlex.join(mounts(plan.view))}")
+    out.print(f"command    {shlex.join(plan.request.command)}")

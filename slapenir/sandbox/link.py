@@ -1,0 +1,172 @@
+"""The sandbox's side of joining a gateway, and the gateway that a sandbox starts for itself."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from slapenir.errors import SandboxError
+
+_SECONDS = 20.0
+_PATIENCE = 2.0  # seconds after which a person is told what is waited for
+_MAX_ANSWER = 8 << 20
+
+
+@attrs.frozen
+class Joined:
+    """What the gateway told a sandbox: whose it is, its placeholders, and the CA to trust."""
+
+    identity: str
+    environment: dict[str, str]
+    ca: bytes
+
+
+class Link:
+    """One connection to a gateway; ``fileno`` becomes readable when the gateway goes away."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._conn = socket.socket(socket.AF_UNIX)
+        self._conn.settimeout(_SECONDS)
+        try:
+            self._conn.connect(path)
+        except OSError as error:
+            self._conn.close()
+            raise SandboxError(f"no gateway answers at {path}: {error.strerror}") from None
+
+    def join(self, identity: str, sockets: Mapping[str, int]) -> Joined:
+        """Hand the sockets over; raises SandboxError with what the gateway says."""
+        message = {"version": 1, "identity": identity, "sockets": list(sockets)}
+        handed = array.array("i", sockets.values())
+        try:
+            self._conn.sendmsg(
+                [json.dumps(message).encode() + b"\n"],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handed)],
+            )
+            told = self._read()
+        except (OSError, ValueError) as error:
+            raise SandboxError(f"the gateway at {self.path} did not answer: {error}") from None
+        if told.get("ok") is not True:
+            raise SandboxError(str(told.get("error", "refused")), str(told.get("remedy", "")))
+        self._conn.setblocking(False)
+        environment = {str(k): str(v) for k, v in told.get("environment", {}).items()}
+        return Joined(str(told["identity"]), environment, str(told["ca"]).encode())
+
+    def _read(self) -> dict[str, Any]:
+        data = b""
+        while not data.endswith(b"\n"):
+            more = self._conn.recv(65536)
+            if not more or len(data) > _MAX_ANSWER:
+                raise ValueError("the connection ended")
+            data += more
+        told = json.loads(data)
+        if type(told) is not dict:
+            raise ValueError("not an answer")
+        return told
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor."""
+        return self._conn.fileno()
+
+    def report(self, refused: Mapping[str, int]) -> None:
+        """Tell what the packet filter refused; a gateway that is gone is found out elsewhere."""
+        with contextlib.suppress(OSError):
+            self._conn.sendall(json.dumps({"refused": dict(refused)}).encode() + b"\n")
+
+    def ended(self) -> bool:
+        """Whether the gateway has closed, asked when the connection is readable."""
+        try:
+            return self._conn.recv(65536) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """End the sandbox for the gateway."""
+        self._conn.close()
+
+
+@attrs.define
+class OwnGateway:
+    """A gateway process of the sandbox's own, in a private directory that ends with it."""
+
+    path: str
+    process: subprocess.Popen[bytes]
+    directory: tempfile.TemporaryDirectory[str]
+    log: str
+
+    @classmethod
+    def start(
+        cls, config: str, environ: Mapping[str, str], say: Callable[[str], None]
+    ) -> OwnGateway:
+        """Start it and wait until it accepts; raises SandboxError with the end of its log.
+
+        The working directory is the root, for twistd looks for modules where it stands, and a
+        workspace is the agent's.
+        """
+        directory = tempfile.TemporaryDirectory(prefix="slapenir-run-")
+        path, log = os.path.join(directory.name, "join.sock"), os.path.join(directory.name, "log")
+        run = "from twisted.scripts.twistd import run; run()"
+        words = [sys.executable, "-P", "-c", run, "-n", "--pidfile=", "slapenir"]
+        words += ["--config", config, "--only-sandboxes", path]
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={k: v for k, v in environ.items() if k not in ("PYTHONPATH", "NOTIFY_SOCKET")},
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for the command
+            )
+        made = cls(path, process, directory, log)
+        try:
+            made._wait(say)
+        except BaseException:
+            made.stop()
+            raise
+        return made
+
+    def _wait(self, say: Callable[[str], None]) -> None:
+        began, told = time.monotonic(), False
+        while not os.path.exists(self.path):
+            waited = time.monotonic() - began
+            if self.process.poll() is not None or waited > _SECONDS:
+                raise SandboxError(f"the gateway did not start: {self._last_words()}")
+            if waited > _PATIENCE and not told:
+                say("waiting for the gateway to start")
+                told = True
+            time.sleep(0.01)
+
+    def _last_words(self) -> str:
+        """Return what its log ends with, the lines about errors where there are such."""
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file.read().splitlines() if line.strip()]
+        wrong = [line for line in lines if "error" in line.lower()]
+        text = "; ".join((wrong or lines)[-3:])
+        if "in use by another process" in text:
+            text += "; another gateway runs with this configuration: give it [sandboxes] endpoint"
+        return text
+
+    def stop(self) -> None:
+        """End it and remove its directory."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.directory.cleanup()
