@@ -107,8 +107,7 @@ class Sandbox:
             if time.monotonic() - began > _LONGEST_WAIT:
                 wait = 1.0
             self._say(f"the command ended with {status}; again in {wait:.0f} s")
-            self._pause(wait)
-            if self._stopped:
+            if not self._pause(wait):
                 return status
             wait = min(wait * 2, _LONGEST_WAIT)
 
@@ -322,13 +321,14 @@ class Sandbox:
                 self._init[self._child] = int(json.loads(line)["child-pid"])
         return self._init.get(self._child, 0)
 
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next run; a signal to end ends it."""
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next run; whether there is one, for a signal to end ends it."""
         until = time.monotonic() + seconds
         old = {number: signal.signal(number, self._forward) for number in _FORWARDED}
         try:
             while time.monotonic() < until and not self._stopped:
-                time.sleep(min(0.1, max(0.0, until - time.monotonic())))
+                time.sleep(0.05)
+            return not self._stopped
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
