@@ -9,6 +9,7 @@ TCP names the destination.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from slapenir.exchange.commands import SetTimer
@@ -29,6 +30,7 @@ from slapenir.wire.sniff import Protocol, sniff
 if TYPE_CHECKING:
     from slapenir.exchange.session import Session
 
+_VERSION = re.compile(rb" HTTP/[0-9]")
 _NOWHERE = Decision(Stage.CONNECT, Action.DENY, Reason.ADDRESS_OWN_LISTENER)
 
 
@@ -66,6 +68,8 @@ class TransparentLayer(Opening):
             return
         self._rest += data
         protocol = sniff(self._rest)
+        if protocol is Protocol.HTTP:
+            protocol = self._first_line()
         if protocol is Protocol.INCOMPLETE:
             return
         rest, self._rest = self._rest, b""
@@ -82,6 +86,14 @@ class TransparentLayer(Opening):
             layer.received(rest)
         else:
             self._cut(Reason.PROTOCOL_UNKNOWN, b"", "neither TLS nor HTTP/1.1")
+
+    def _first_line(self) -> Protocol:
+        """Look for the version in what may be a request line: ``EHLO x`` begins like one."""
+        line, end, _ = self._rest.lstrip(b"\r\n").partition(b"\n")
+        if not end:
+            too_long = len(line) > self._terms.wire.head_bytes
+            return Protocol.HTTP if too_long else Protocol.INCOMPLETE  # then it is told so
+        return Protocol.HTTP if _VERSION.search(line) else Protocol.UNKNOWN
 
     def _greeted(self, hello: ClientHello, received: bytes) -> None:
         name = hello.server_name

@@ -84,6 +84,10 @@ def make_network(rootless: bool, uid: int, gid: int) -> Network:
     with ours:
         try:
             data, descriptors, _, _ = socket.recv_fds(ours, 65536, 16)
+            for descriptor in descriptors:
+                # Python's recv_fds cannot ask for that.  None may reach the command: whoever has
+                # one of the sockets could accept on it.
+                os.set_inheritable(descriptor, False)
         finally:
             os.waitpid(child, 0)
     text = data.decode("utf-8", "replace")

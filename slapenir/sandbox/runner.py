@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _COUNTERS_SECONDS = 1.0
 _LONGEST_WAIT = 30.0
+_STANDARD = 2  # input, output and errors
 
 
 def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
@@ -198,6 +199,11 @@ class Sandbox:
                 os.setgroups([])
                 os.setresgid(*(self._plan.gid,) * 3)
                 os.setresuid(*(self._plan.uid,) * 3)
+            # Nothing else that this process, or whoever started it, has open goes in.
+            for name in os.listdir("/proc/self/fd"):
+                if int(name) > _STANDARD and int(name) not in descriptors:
+                    with contextlib.suppress(OSError):  # the one of listdir is closed by now
+                        os.set_inheritable(int(name), False)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
             _restore(before)

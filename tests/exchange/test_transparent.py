@@ -301,6 +301,8 @@ class OtherProtocolTests(Case):
             bytes(65536),
             b"\x80\x2e\x01\x03\x01",
             b"get / http/1.1\r\n",
+            b"EHLO x\r\n",
+            b"GET /\r\n",
             b"\r\n\r\n",
         ):
             book = self.book(going_to())
