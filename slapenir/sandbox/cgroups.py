@@ -12,6 +12,7 @@ import attrs
 from slapenir.errors import SandboxError
 
 ROOT = "/sys/fs/cgroup"
+_NAME = "slapenir-"
 _PERIOD = 100_000  # microseconds
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -69,7 +70,7 @@ class Groups:
 
 def make_groups(bounds: Bounds, owner: int, root: str = ROOT) -> Groups:
     """Make groups with these bounds; a controller that is not to be had is ``missing``."""
-    name = f"slapenir-{os.getpid()}"
+    name = f"{_NAME}{os.getpid()}"
     made: list[str] = []
     missing: list[str] = []
     try:
@@ -79,6 +80,7 @@ def make_groups(bounds: Bounds, owner: int, root: str = ROOT) -> Groups:
                 if path is None:
                     raise OSError
                 if path not in made:
+                    _sweep(os.path.dirname(path))
                     os.mkdir(path)
                     made.append(path)
                 _set(path, controller, value, v1=path.startswith(f"{root}/{controller}/"))
@@ -88,6 +90,15 @@ def make_groups(bounds: Bounds, owner: int, root: str = ROOT) -> Groups:
         Groups(tuple(made)).remove()
         raise
     return Groups(tuple(made), tuple(missing))
+
+
+def _sweep(directory: str) -> None:
+    """Remove the empty groups of runners that were killed before they could."""
+    for name in os.listdir(directory):
+        pid = name.removeprefix(_NAME)
+        if name.startswith(_NAME) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{directory}/{name}")
 
 
 def _place(root: str, controller: str, name: str) -> str | None:

@@ -1,12 +1,14 @@
 """The last step into a sandbox: Landlock, then the command.  It runs inside, by itself.
 
 This file is run as a script, with nothing but the standard library, by whatever Python the sandbox
-has.  Arguments: the directories to write to, ``--``, and the command.  Landlock (landlock(7)) says
-once more, and for good, what the mounts say already: read everything here, write to these.
+has.  Arguments: the signals to take as usual (numbers with commas between), the directories to
+write to, ``--``, and the command.  Landlock (landlock(7)) says once more, and for good, what the
+mounts say already: read everything here, write to these.
 """
 
 import ctypes
 import os
+import signal
 import struct
 import sys
 
@@ -20,7 +22,9 @@ _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 def main(arguments: list[str]) -> None:
     """Restrict this process and become the command; exits 127 or 126 when that cannot be."""
     split = arguments.index("--")
-    restrict(arguments[:split])
+    for number in filter(None, arguments[0].split(",")):
+        signal.signal(int(number), signal.SIG_DFL)
+    restrict(arguments[1:split])
     command = arguments[split + 1 :]
     try:
         os.execvp(command[0], command)  # noqa: S606

@@ -87,6 +87,7 @@ class Sandbox:
         self._stopped = False
         self._child = 0
         self._status_fd = -1
+        self._keyboard: dict[int, object] = {}
         self.joined: Joined = link.join(plan.request.identity, network.sockets)
 
     def close(self) -> None:
@@ -114,6 +115,8 @@ class Sandbox:
 
     def _run_once(self, kit: Kit, groups: Groups) -> int:
         with contextlib.ExitStack() as undo:
+            self._keyboard = _ignore_keyboard()
+            undo.callback(_restore, self._keyboard)
             words, descriptors = self._words(kit, undo)
             status_read, status_write = os.pipe()
             undo.callback(os.close, status_read)
@@ -123,11 +126,9 @@ class Sandbox:
                 **kit.environment(KIT),
                 **self.joined.environment,
             }
-            before = _ignore_keyboard()
-            undo.callback(_restore, before)
             self._child = os.fork()
             if self._child == 0:
-                self._become(words, environment, [*descriptors, status_write], groups, before)
+                self._become(words, environment, [*descriptors, status_write], groups)
             os.close(status_write)
             self._status_fd = status_read
             try:
@@ -180,7 +181,12 @@ class Sandbox:
             view.workspace,
             "--",
         ]
-        words += [python, "-I", "-S", LAUNCHER, *view.writable, "--", *plan.request.command]
+        # bubblewrap leaves the keyboard's signals to the command; and Python ignores two others.
+        usual = [n for n, handler in self._keyboard.items() if handler != signal.SIG_IGN]
+        usual += [signal.SIGPIPE, signal.SIGXFSZ]
+        signals = ",".join(str(int(number)) for number in usual)
+        words += [python, "-I", "-S", LAUNCHER, signals, *view.writable, "--"]
+        words += plan.request.command
         return words, descriptors
 
     def _become(
@@ -189,7 +195,6 @@ class Sandbox:
         environment: dict[str, str],
         descriptors: list[int],
         groups: Groups,
-        before: dict[int, object],
     ) -> None:
         """Become bubblewrap, in the groups and the network, as the user; never returns."""
         try:
@@ -206,7 +211,6 @@ class Sandbox:
                         os.set_inheritable(int(name), False)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, True)
-            _restore(before)
             os.execve(words[0], words, environment)  # noqa: S606
         except BaseException as error:
             sys.stderr.write(f"slapenir run: {words[0]} cannot be run: {error}\n")

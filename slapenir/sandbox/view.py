@@ -86,9 +86,10 @@ def mounts(view: View) -> list[str]:
         words += _system(path)
     for path in SCRATCH:
         words += ["--perms", "1777" if path.endswith("tmp") else "0755", "--tmpfs", path]
-    words += ["--perms", "0700", "--bind", view.kept, view.home] if view.kept else [
-        "--perms", "0700", "--dir", view.home,
-    ]  # fmt: skip
+    if view.kept:
+        words += ["--bind", view.kept, view.home]
+    else:
+        words += ["--perms", "0700", "--dir", view.home]
     for path in (*_toolchains(view), *view.shown):
         words += ["--ro-bind", path, path]
     words += ["--bind", view.workspace, view.workspace]
