@@ -95,3 +95,18 @@ class RulesTests(CommandCase):
                 self.good(*asked)
             else:
                 self.assertIn("is not where", self.bad(*asked))
+
+    def test_the_dns_of_the_configuration(self) -> None:
+        """Where it is led to; elsewhere DNS is refused, which is said."""
+        self.listen("tcp:9001")
+        asked = ("rules", "nft", *USER, "--config", self.file)
+        self.assertNotIn("redirect to :53", self.good(*asked))
+        self.change(
+            ("[resolver]", '[dns]\nendpoint = "127.0.0.1:5300"\nidentity = "sandbox"\n\n[resolver]')
+        )
+        self.assertIn("th dport 53 counter redirect to :5300", self.good(*asked))
+        self.assertIn("redirect to :54\n", self.good(*asked, "--dns-port", "54"))
+        bridge = ("--for", "bridge", "--interface", "br0")
+        result = run("rules", "nft", *bridge, "--config", self.file)
+        self.assertIn("note: DNS is refused: 127.0.0.1", result.err)
+        self.assertNotIn("5300", result.out)

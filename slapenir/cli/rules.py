@@ -8,13 +8,16 @@ import sys
 import click
 
 from slapenir.cli.environment import endpoint_place
+from slapenir.cli.output import say
 from slapenir.config.load import load
 from slapenir.config.settings import TRANSPARENT, Listener, Settings
 from slapenir.errors import ConfigError
+from slapenir.names import parse_authority
 from slapenir.sandbox.rules import (
     DEFAULT_MARK,
     DEFAULT_PORT,
     DEFAULT_ROUTE_TABLE,
+    DNS,
     Site,
     Wiring,
 )
@@ -45,10 +48,10 @@ _SITES = click.Choice([one.value for one in Site])
 @click.option("--uid", multiple=True, help="user: an agent's user id, or FIRST-LAST; repeatable.")
 @click.option("--interface", multiple=True, help="bridge, tap: the agents' interface; repeatable.")
 @click.option("--gateway-uid", type=int, help="pod: the gateway's user id, which is left alone.")
-@click.option("--config", help="A configuration file, to read the port of its listener from.")
+@click.option("--config", help="A configuration file, to read the ports from.")
 @click.option("--listener", help="Which transparent listener of the file, where it has several.")
 @click.option("--port", type=int, help=f"The transparent listener's.  [default: {DEFAULT_PORT}]")
-@click.option("--dns-port", type=int, help="The gateway's DNS; without it DNS is refused.")
+@click.option("--dns-port", type=int, help="The gateway's DNS; without one DNS is refused.")
 @click.option("--tproxy", is_flag=True, help="TPROXY in the place of REDIRECT.")
 @click.option("--mark", type=_Number(), default=hex(DEFAULT_MARK), show_default=True)
 @click.option("--route-table", type=_Number(), default=DEFAULT_ROUTE_TABLE, show_default=True)
@@ -87,8 +90,11 @@ def rules(
     time and replace what they loaded before.
     """
     where = Site(site)
-    if config is not None and port is None:
-        port = _port_of(load(config), listener, where, tproxy)
+    settings = None if config is None else load(config)
+    if settings is not None and dns_port is None:
+        dns_port = _dns_port_of(settings, where)
+    if settings is not None and port is None:
+        port = _port_of(settings, listener, where, tproxy)
     elif listener is not None:
         raise ConfigError("needs --config, and no --port", "--listener")
     wiring = Wiring(
@@ -129,13 +135,7 @@ def _reachable(listener: Listener, site: Site, tproxy: bool, file: str) -> int:
             "the endpoint of the listener does not say its port", "--port", "give --port", file
         )
     host, port = place
-    try:
-        address = ipaddress.ip_address(host) if host else None
-    except ValueError:
-        address = None
-    if address is None or address.is_unspecified or tproxy:
-        return port
-    if address.is_loopback != site.is_local:
+    if not tproxy and not _is_led_to(host, site):
         raise ConfigError(
             f"a listener on {host} is not where --for {site.value} leads connections",
             f"listener {listener.name}",
@@ -143,3 +143,23 @@ def _reachable(listener: Listener, site: Site, tproxy: bool, file: str) -> int:
             file,
         )
     return port
+
+
+def _dns_port_of(settings: Settings, site: Site) -> int | None:
+    """Return the port of the DNS for sandboxes, None where there is none that is led to."""
+    if not settings.dns.endpoint:
+        return None
+    place = parse_authority(settings.dns.endpoint.encode("utf-8"), DNS)
+    if _is_led_to(place.host, site):
+        return place.port
+    say(f"note: DNS is refused: {place.host} is not where --for {site.value} leads it")
+    return None
+
+
+def _is_led_to(host: str, site: Site) -> bool:
+    """Whether REDIRECT can lead to an address: to loopback, or to the address of an interface."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True  # all addresses, or a name that only the host knows
+    return address.is_unspecified or address.is_loopback == site.is_local
