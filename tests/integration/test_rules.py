@@ -43,6 +43,7 @@ class World:
     def __init__(self, undo: Callable[..., object], tproxy: bool = False) -> None:
         self._undo = undo
         self._tproxy = tproxy
+        self._spaces: list[Namespace] = []
         self.gateway, self.outside = self._space(), self._space()
         join(self.gateway, self.outside, 2)
         self.outside.ip("addr", "add", f"{FOUR}/32", "dev", "lo")
@@ -54,6 +55,7 @@ class World:
     def _space(self) -> Namespace:
         space = Namespace()
         self._undo(space.remove)
+        self._spaces.append(space)
         with space.inside():
             write_sysctl("ipv4/ip_forward", "1")
             write_sysctl("ipv6/conf/all/forwarding", "1")
@@ -92,11 +94,16 @@ class World:
             self._undo(Speaker(OTHER_PORT, "admin").close)
 
     def load(self, tool: str, wiring: Wiring) -> None:
-        """Load rules as the page says."""
+        """Load rules as the page says; neighbours have to be found anew afterwards."""
         with self.gateway.inside():
-            if tool == "iptables":
-                command("sh", text=iptables_rules(wiring))
-                return
+            self._load(tool, wiring)
+        for space in self._spaces:
+            space.ip("neigh", "flush", "all")
+
+    def _load(self, tool: str, wiring: Wiring) -> None:
+        if tool == "iptables":
+            command("sh", text=iptables_rules(wiring))
+        else:
             if wiring.tproxy:
                 for one in route_commands(wiring):
                     command("sh", "-c", one)
@@ -214,14 +221,12 @@ class InterfaceTests(RulesCase):
         self.check("iptables", wiring, "br-a")
 
     def test_tap_and_loading_twice_and_removal(self) -> None:
-        """Two interfaces, one of which is not there; the neighbours are found anew."""
+        """Two interfaces, one of which is not there; all is as before without rules."""
         for tool in TOOLS:
             self.world = World(self.addCleanup)
             wiring = Wiring(site=Site.TAP, interfaces=("tap7", "slb1"), dns_port=DNS_PORT)
             sandbox = self.check(tool, wiring)
             self.world.load(tool, wiring)
-            sandbox.ip("neigh", "flush", "all")
-            self.world.gateway.ip("neigh", "flush", "all")
             with sandbox.inside():
                 self.assert_closed()
             self.world.unload(tool, wiring)

@@ -105,6 +105,34 @@ class NftTests(SynchronousTestCase):
             wanted = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
             self.assertEqual(icmp, [] if wiring.site is Site.USER else [wanted])
 
+    def test_a_pod_lets_out_the_gateway_and_what_the_kernel_owes(self) -> None:
+        """A new connection without a process is not among it."""
+        self.assertEqual(
+            lines_of(nft_rules(WIRINGS[3]), "on_output"),
+            [
+                "type filter hook output priority filter",
+                "policy accept",
+                "meta skuid != 1337 jump agents",
+                "meta skuid 1337 accept",
+                "ct state established,related accept",
+                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+                "jump agents_refuse",
+            ],
+        )
+        chain = "-A SLAPENIR_FILTER "
+        lines = [one for one in iptables_rules(WIRINGS[3]).splitlines() if chain in one]
+        self.assertEqual(
+            lines,
+            [
+                f"{chain}-m owner --uid-owner 1337 -j RETURN",
+                f"{chain}-m owner --uid-owner 0-4294967294 -j SLAPENIR_AGENTS",
+                f"{chain}-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN",
+                f"-6 {chain}-p ipv6-icmp --icmpv6-type neighbour-solicitation -j RETURN",
+                f"-6 {chain}-p ipv6-icmp --icmpv6-type neighbour-advertisement -j RETURN",
+                f"{chain}-j SLAPENIR_REFUSE",
+            ],
+        )
+
     def test_who(self) -> None:
         texts = [nft_rules(wiring) for wiring in WIRINGS]
         self.assertIn("elements = { 1001, 2000-2999 }", texts[0])
