@@ -202,7 +202,7 @@ class InterfaceTests(RulesCase):
                 self.assert_refused(udp(address, 7000))
         return sandbox
 
-    def test_bridge(self) -> None:
+    def test_bridge_T228(self) -> None:
         wiring = Wiring(site=Site.BRIDGE, interfaces=("br-agents",), dns_port=DNS_PORT)
         self.check("nft", wiring, "br-agents")
 
@@ -265,7 +265,7 @@ class LocalTests(RulesCase):
             self.assertTrue(udp("10.99.2.2", 7000, seconds=0.3).failed)
             self.assert_said(tcp("10.99.2.2", OTHER_PORT), "admin")
 
-    def test_user(self) -> None:
+    def test_user_T228(self) -> None:
         for tool, tproxy in each(False, True):
             self.world = World(self.addCleanup)
             wiring = Wiring(
@@ -280,7 +280,7 @@ class LocalTests(RulesCase):
             self.world = World(self.addCleanup)
             self.check(tool, Wiring(site=Site.USER, uids=("1001",)), AGENT, 1002)
 
-    def test_pod(self) -> None:
+    def test_pod_T228(self) -> None:
         """Root too is an agent there; the gateway's own connections are not led back to it."""
         for tool, tproxy in each(False, True):
             self.world = World(self.addCleanup)
