@@ -18,6 +18,7 @@ from slapenir.cli.identity_ca import ca_token
 from slapenir.cli.identity_token import token
 from slapenir.cli.initial import init
 from slapenir.cli.output import report
+from slapenir.cli.rules import rules
 from slapenir.cli.run import run_command
 from slapenir.cli.sidecar import sidecar
 from slapenir.cli.trust import trust
@@ -36,7 +37,7 @@ def cli() -> None:
 
 
 assert ca_token.name in ca.commands  # noqa: S101 - importing it is what adds it
-for command in (run_command, init, check, explain, env, trust, token, ca, enrol, sidecar):
+for command in (run_command, init, check, explain, env, trust, rules, token, ca, enrol, sidecar):
     cli.add_command(command)
 
 

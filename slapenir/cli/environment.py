@@ -23,7 +23,7 @@ from slapenir.sandbox.variables import ca_variables
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SEPARATOR = re.compile(r"(?<!\\):")
-_UNSPECIFIED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @click.command()
@@ -119,10 +119,25 @@ def proxy_url(endpoint: str, tls: bool = False) -> str | None:
 
     An endpoint on all addresses is found on loopback.
     """
+    place = endpoint_place(endpoint)
+    if place is None:
+        return None
+    host, port = place
+    host = host or ("::1" if endpoint.startswith("tcp6:") else "127.0.0.1")
+    host = _UNSPECIFIED.get(host, host)
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def endpoint_place(endpoint: str) -> tuple[str, int] | None:
+    """Return interface and port of a ``tcp:`` or ``tcp6:`` endpoint, None for any other.
+
+    The interface is empty where it is not given.
+    """
     kind, *parts = (part.replace("\\:", ":") for part in _SEPARATOR.split(endpoint))
     if kind not in ("tcp", "tcp6") or not parts:
         return None
-    port, host = "", "::1" if kind == "tcp6" else "127.0.0.1"
+    port, host = "", ""
     for position, part in enumerate(parts):
         key, equals, value = part.partition("=")
         if not equals and position == 0:
@@ -130,11 +145,8 @@ def proxy_url(endpoint: str, tls: bool = False) -> str | None:
         elif key == "port":
             port = value
         elif key == "interface":
-            host = _UNSPECIFIED.get(value, value) if value else host
-    if not port.isdigit():
-        return None
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+            host = value
+    return (host, int(port)) if port.isdecimal() else None
 
 
 def _placeholders(settings: Settings, identity: str) -> dict[str, str]:
