@@ -46,7 +46,8 @@ class Bed:
 class Running:
     """A started contender; ``token`` is what the client sends as its bearer token.
 
-    ``mutual`` is the directory of a client certificate for one that asks for it.
+    ``mutual`` is the directory of a client certificate for one that asks for it; ``enter`` is what
+    a client does first for one that is in a sandbox's network.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Running:
     token: str
     close: Callable[[], object]
     mutual: Path | None = None
+    enter: Callable[[], None] | None = None
 
 
 def free_port() -> int:

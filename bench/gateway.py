@@ -1,17 +1,24 @@
 """The gateway as a contender: 100 credentials, audit and access logs on, one injected a request.
 
-Once with its plain listener, and once with one that wants a client certificate.
+Once with its plain listener, once with one that wants a client certificate, and once transparent,
+with the load in a sandbox's network namespace.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
+import attrs
+
 from bench.contenders import HOST, Bed, Running, Unavailable, free_port
 from bench.load import MUTUAL_NAME
+from slapenir.errors import SandboxError
+from slapenir.sandbox.link import Link
+from slapenir.sandbox.network import make_network
 from tests.support.agents import SERVER, AgentCA, pem, spiffe
-from tests.support.gateway import Credential, Gateway, GatewayFailed, Rule
+from tests.support.gateway import IDENTITY, Credential, Gateway, GatewayFailed, Rule
 
 CREDENTIALS = 100
 SECRET_BYTES = 36
@@ -71,6 +78,28 @@ def start_slapenir_mutual(bed: Bed) -> Running:
     (directory / "agents-ca.pem").write_bytes(pem([agents.certificate]))
     (directory / "agents.crl").write_bytes(agents.crl())
     return _started("slapenir-mutual", gateway, port, clients)
+
+
+def start_slapenir_transparent(bed: Bed) -> Running:
+    """Start ``twistd slapenir`` and join a sandbox's network to it, as ``slapenir run`` does."""
+    path = str(bed.directory / "join.sock")
+    table = f'[sandboxes]\nendpoint = "unix:{path}:mode=600"\n'
+    gateway = _gateway(bed, "slapenir-transparent", table)
+    running = _started("slapenir-transparent", gateway, 0)
+    try:
+        network = make_network(os.geteuid() != 0, os.geteuid(), os.getegid())
+        link = Link(path)
+        link.join(IDENTITY, network.sockets)
+    except SandboxError as error:
+        gateway.stop()
+        raise Unavailable(str(error)) from None
+
+    def close() -> None:
+        link.close()
+        network.close()
+        gateway.stop()
+
+    return attrs.evolve(running, close=close, enter=network.join)
 
 
 def _extra(bed: Bed, port: int) -> str:

@@ -11,6 +11,7 @@ import time
 import attrs
 
 from bench.contenders import HOST, ROOT, Bed, Running
+from bench.load import REDIRECTED
 from bench.measure import cpu_seconds
 
 JOB_SECONDS = 180.0
@@ -67,6 +68,8 @@ def measure(running: Running, job: Job, bed: Bed) -> dict[str, float]:
     command += [str(job.connections), running.token]
     if running.mutual is not None:
         command.append(str(running.mutual))
+    if running.enter is not None:
+        command.append(REDIRECTED)
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -74,6 +77,7 @@ def measure(running: Running, job: Job, bed: Bed) -> dict[str, float]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=running.enter,
     ) as load:
         watchdog = threading.Timer(JOB_SECONDS, load.kill)
         watchdog.start()

@@ -1,8 +1,9 @@
 """The benchmark's load generator: a process that does a bounded amount of work through a proxy.
 
-``python -m bench.load JOB PROXY_PORT HOST:PORT CA_FILE COUNT SIZE CONNECTIONS TOKEN [MUTUAL]``.
-MUTUAL is a directory with ca.pem, client.pem and client.key, for a proxy that speaks TLS and wants
-a certificate.  It sets up and warms up, prints ``ready``, waits for a line, does COUNT units,
+``python -m bench.load JOB PROXY_PORT HOST:PORT CA_FILE COUNT SIZE CONNECTIONS TOKEN [HOW]``.
+HOW is a directory with ca.pem, client.pem and client.key, for a proxy that speaks TLS and wants a
+certificate, or ``redirected`` for a load that knows no proxy.  It sets up and warms up, prints
+``ready``, waits for a line, does COUNT units,
 prints ``{"seconds": ..., "units": ...}`` and leaves when its standard input ends.  Jobs:
 ``requests`` (COUNT small GETs over CONNECTIONS kept connections, one in flight on each),
 ``connections`` (COUNT times connect, CONNECT, TLS, one GET, close), ``down`` and ``up`` (a body of
@@ -26,6 +27,8 @@ from tests.support.tls_in_tls import TlsInTls, proxy_tls, tunnel_through
 
 TIMEOUT = 60.0
 MUTUAL_NAME = "gateway.internal"
+REDIRECTED = "redirected"
+_ANYWHERE = "192.0.2.10"  # whatever is dialled, the kernel brings it to the gateway
 Connection: TypeAlias = ssl.SSLSocket | TlsInTls
 _WARM_REQUESTS = 20
 _WARM_CONNECTIONS = 3
@@ -58,6 +61,11 @@ class Plan:
 
 def connect(plan: Plan, context: ssl.SSLContext) -> Connection:
     """Return TLS to the origin through a CONNECT to the proxy."""
+    name, _, port = plan.authority.rpartition(":")
+    if plan.mutual == REDIRECTED:
+        raw = socket.create_connection((_ANYWHERE, int(port)), TIMEOUT)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return context.wrap_socket(raw, server_hostname=name)
     if plan.mutual:
         files = [os.path.join(plan.mutual, name) for name in ("ca.pem", "client.pem", "client.key")]
         outer = proxy_tls(plan.proxy_port, MUTUAL_NAME, *files)
@@ -73,7 +81,7 @@ def connect(plan: Plan, context: ssl.SSLContext) -> Connection:
         answer += data
     if answer.split(b" ", 2)[1] != b"200":
         raise ConnectionError(f"CONNECT was answered {answer[:200]!r}")
-    return context.wrap_socket(raw, server_hostname=plan.authority.rpartition(":")[0])
+    return context.wrap_socket(raw, server_hostname=name)
 
 
 def read_answer(conn: Connection, sink: bytearray) -> int:

@@ -19,7 +19,11 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from bench import contenders, jobs, report  # noqa: E402 - run as a script, the path comes first
-from bench.gateway import start_slapenir, start_slapenir_mutual  # noqa: E402
+from bench.gateway import (  # noqa: E402
+    start_slapenir,
+    start_slapenir_mutual,
+    start_slapenir_transparent,
+)
 from bench.measure import rss_megabytes  # noqa: E402
 from tests.support.certs import ThrowawayCA  # noqa: E402
 
@@ -29,9 +33,10 @@ STARTERS: dict[str, Callable[[contenders.Bed], contenders.Running]] = {
     "mitmproxy": contenders.start_mitmproxy,
     "slapenir": start_slapenir,
     "slapenir-mutual": start_slapenir_mutual,
+    "slapenir-transparent": start_slapenir_transparent,
     "squid-peek": functools.partial(contenders.start_squid, name="squid-peek"),
 }
-DEFAULT = ("relay", "squid", "mitmproxy", "slapenir", "slapenir-mutual")
+DEFAULT = ("relay", "squid", "mitmproxy", "slapenir", "slapenir-mutual", "slapenir-transparent")
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

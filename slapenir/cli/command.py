@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from slapenir import __version__
-from slapenir.cli.authority import ca
-from slapenir.cli.check import check
-from slapenir.cli.enrol import enrol
-from slapenir.cli.environment import env
-from slapenir.cli.explain import explain
-from slapenir.cli.identity_ca import ca_token
-from slapenir.cli.identity_token import token
-from slapenir.cli.initial import init
 from slapenir.cli.output import report
-from slapenir.cli.rules import rules
-from slapenir.cli.run import run_command
-from slapenir.cli.sidecar import sidecar
-from slapenir.cli.trust import trust
 from slapenir.errors import SlapenirError
 
 BAD_CONFIGURATION = 2
 
+# Where each subcommand is.  Only the one that is asked for is imported: they need very different
+# things, and ``run`` is started often.  identity_ca adds its commands to the group ``ca``.
+_COMMANDS = {
+    "run": "run:run_command",
+    "init": "initial:init",
+    "check": "check:check",
+    "explain": "explain:explain",
+    "env": "environment:env",
+    "trust": "trust:trust",
+    "rules": "rules:rules",
+    "token": "identity_token:token",
+    "ca": "identity_ca:ca",
+    "enrol": "enrol:enrol",
+    "sidecar": "sidecar:sidecar",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the help page."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, None when there is none."""
+        module, _, name = _COMMANDS.get(cmd_name, "").partition(":")
+        if not module:
+            return None
+        command: click.Command = getattr(import_module(f"slapenir.cli.{module}"), name)
+        return command
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="slapenir")
 def cli() -> None:
     """SLAPENIR: an egress firewall for AI-agent sandboxes.
 
     The gateway itself is run with: twistd -n slapenir --config FILE
     """
-
-
-assert ca_token.name in ca.commands  # noqa: S101 - importing it is what adds it
-for command in (run_command, init, check, explain, env, trust, rules, token, ca, enrol, sidecar):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

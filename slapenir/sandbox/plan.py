@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
-from slapenir.config.load import load
-from slapenir.config.settings import Settings
 from slapenir.errors import ConfigErrors, SandboxError
 from slapenir.sandbox.cgroups import Bounds
 from slapenir.sandbox.view import View, check_workspace, is_visible, of_command
+
+if TYPE_CHECKING:
+    from slapenir.config.settings import Settings
 
 # What passes of the environment: what programs need to show text, and no more.
 _PASSED = (
@@ -175,6 +177,8 @@ def _configuration(
     for place in places:
         if named or os.access(place, os.R_OK):
             path = os.path.abspath(place)
+            from slapenir.config.load import load  # not needed to join a gateway that runs
+
             try:
                 return path, load(path)
             except ConfigErrors:
