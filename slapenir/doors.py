@@ -2,16 +2,19 @@
 
 Files are looked at every few seconds, off the reactor where they are read.  A certificate that
 cannot be used changes nothing; a CA or a list that changed is put to every open connection at
-once.
+once, whatever is wrong with the other files.  CAs that cannot be read twice running are trusted no
+more.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import attrs
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
@@ -25,6 +28,9 @@ from slapenir.issuance.revocation_lists import Fetch, RevocationList, Stamp, sta
 from slapenir.pki.held import read_chain
 from slapenir.pki.key_files import read_signing_key
 from slapenir.pki.revocation import Revocations
+
+Anchors: TypeAlias = tuple[x509.Certificate, ...]
+Own: TypeAlias = tuple[Anchors, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]
 
 LOOK_SECONDS = 5.0
 """How often files are looked at: what changed is in force within twice this time."""
@@ -93,7 +99,7 @@ class FileDoor:
         self._publish = publish
         self._review = review
         self._busy = False
-        self._failures = 0
+        self._failures = self._unread = 0
         self._stamps = self._stamps_now()
         material = read_material(tls)
         self.doorway = Doorway(material, bool(tls.crl) and tls.crl_required, clock)
@@ -113,8 +119,8 @@ class FileDoor:
         stamps = self._stamps_now()
         if not self._busy and (force or self._failures or stamps != self._stamps):
             self._busy = True
-            reading: Deferred[Material] = deferToThreadPool(
-                self._reactor, self._reactor.getThreadPool(), read_material, self._tls
+            reading: Deferred[Files] = deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), read_files, self._tls
             )
             reading.addCallback(self._changed, stamps).addErrback(self._failed)
         if self._list is not None:
@@ -124,19 +130,40 @@ class FileDoor:
         tls = self._tls
         return tuple(stamp_of(path) for path in (tls.certificate, tls.key, tls.client_ca) if path)
 
-    def _changed(self, material: Material, stamps: tuple[Stamp | None, ...]) -> None:
+    def _changed(self, files: Files, stamps: tuple[Stamp | None, ...]) -> None:
+        """Take what can be used of the files; the first failure may be amid a replacement."""
         self._busy = False
+        anchors = files.anchors
+        if isinstance(anchors, PkiError):
+            self._unread += 1
+            anchors = () if self._unread > 1 else self.doorway.material.anchors
+        else:
+            self._unread = 0
+        self._take(anchors, files.own)
+        error = next((e for e in (files.own, files.anchors) if isinstance(e, PkiError)), None)
+        if error is None:
+            self._stamps, self._failures = stamps, 0
+        else:
+            self._failed(Failure(error))
+
+    def _take(self, anchors: Anchors, own: Own | PkiError) -> None:
+        """Put CAs in force, and the certificate where it can be used."""
         before = self.doorway.material
-        if material.chain != before.chain or material.anchors != before.anchors:
-            self.doorway.replace(material)
-            self._told(material)
-            if self._list is not None and material.anchors != before.anchors:
+        material = attrs.evolve(before, anchors=anchors)
+        if material.anchors != before.anchors:
+            self._put(material)
+            if self._list is not None:
                 self._list.forget()
-            self._review()
-        self._stamps, self._failures = stamps, 0
+        if not isinstance(own, PkiError) and own[0] != material.chain:
+            self._put(attrs.evolve(material, chain=own[0], key=own[1]))
+
+    def _put(self, material: Material) -> None:
+        self.doorway.replace(material)
+        self._told(material)
+        self._review()
 
     def _failed(self, failure: Failure) -> None:
-        """Stay with what there is: the files may be in the middle of being replaced."""
+        """Say so the second time running; it is tried again at the next look."""
         self._busy = False
         self._failures += 1
         if self._failures == 2:
@@ -171,18 +198,48 @@ def labelled(label: str, material: Material) -> Sequence[tuple[str, x509.Certifi
     ]
 
 
+@attrs.frozen(slots=True)
+class Files:
+    """A listener's files as they are now: the certificate with its key, and the clients' CAs."""
+
+    own: Own | PkiError
+    anchors: Anchors | PkiError
+
+
+def read_files(tls: ListenerTls) -> Files:
+    """Read a listener's files, each part by itself."""
+    own: Own | PkiError
+    anchors: Anchors | PkiError
+    try:
+        own = _read_own(tls)
+    except FileNotFoundError as error:
+        own = PkiError(f"{error.filename} does not exist")
+    except PkiError as error:
+        own = error
+    try:
+        anchors = read_chain(tls.client_ca) if tls.client_ca else ()
+    except FileNotFoundError as error:
+        anchors = PkiError(f"{error.filename} does not exist")
+    except PkiError as error:
+        anchors = error
+    return Files(own, anchors)
+
+
 def read_material(tls: ListenerTls) -> Material:
     """Read a listener's files; raises PkiError saying which cannot be used."""
-    anchors: tuple[x509.Certificate, ...] = ()
-    try:
-        chain, key = read_chain(tls.certificate), read_signing_key(tls.key)
-        if tls.client_ca:
-            anchors = read_chain(tls.client_ca)
-    except FileNotFoundError as error:
-        raise PkiError(f"{error.filename} does not exist") from None
+    files = read_files(tls)
+    if isinstance(files.own, PkiError):
+        raise files.own
+    if isinstance(files.anchors, PkiError):
+        raise files.anchors
+    return Material(*files.own, ClientAuth(tls.client_auth), files.anchors)
+
+
+def _read_own(tls: ListenerTls) -> Own:
+    chain, key = read_chain(tls.certificate), read_signing_key(tls.key)
     if chain[0].public_key() != key.public_key():
         raise PkiError(f"{tls.key} is not the key of {tls.certificate}")
-    return Material(chain, key, ClientAuth(tls.client_auth), anchors)
+    return chain, key
 
 
 def phrase_of(failure: Failure) -> str:

@@ -24,7 +24,7 @@ from slapenir.config.settings import Pki, Settings
 from slapenir.config.state import make_directory
 from slapenir.doors import phrase_of, tell_list
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
-from slapenir.events import CertificateLoaded, CertificateRetired, Event
+from slapenir.events import CertificateLoaded, CertificateRetired, Event, InternalError
 from slapenir.issuance.managed import make_provider
 from slapenir.issuance.renewer import Renewer
 from slapenir.issuance.revocation_lists import Fetch, RevocationList
@@ -145,7 +145,7 @@ class ManagedDoor:
         self._busy = True
         pool = self._reactor.getThreadPool()
         reading: Deferred[_Trust] = deferToThreadPool(self._reactor, pool, self._read)
-        reading.addCallbacks(self._changed, self._unread)
+        reading.addCallbacks(self._changed, self._unread).addErrback(self._broke)
 
     # The provider's certificate.
 
@@ -208,18 +208,24 @@ class ManagedDoor:
             self._review()
         self._failed = phrase
 
+    def _broke(self, failure: Failure) -> None:
+        """Count what went wrong half-way; the next look does it again, for ``_trust`` is old."""
+        self._publish(InternalError("managed", type(failure.value).__name__))
+
     def _took(self, trust: _Trust) -> None:
-        self._trust = trust
-        self._listed, self._anchors = trust.revocations, trust.issuers
-        self._tell_anchors(trust.issuers, "identity-issuing")
-        self._tell_anchors(trust.roots, "identity-root")
+        """Put CAs and list in force at every door; what goes wrong half-way is done again."""
         found = trust.revocations
-        tell_list(LABEL, found, "", self._publish)
+        for doorway in self._doorways:  # the list first: it may be all that keeps somebody out
+            doorway.revise(found)
         for doorway in self._doorways:
             material = doorway.material
             if material.anchors != trust.issuers:
                 doorway.replace(attrs.evolve(material, anchors=trust.issuers))
-            doorway.revise(found)
+        self._listed, self._anchors = found, trust.issuers
+        self._tell_anchors(trust.issuers, "identity-issuing")
+        self._tell_anchors(trust.roots, "identity-root")
+        tell_list(LABEL, found, "", self._publish)
+        self._trust = trust
         self._review()
 
     def _tell_anchors(self, anchors: tuple[x509.Certificate, ...], label: str) -> None:

@@ -162,11 +162,25 @@ class Doorway:
         if self._revocations is None:
             return Standing.UNKNOWN
         chain = (passport.certificate, *passport.issuers)
-        top = chain[-1]  # OpenSSL ends at the first anchor; another may be above it
-        above = [one for one in self._anchors if one.subject == top.issuer]
-        pairs = [*zip(chain, passport.issuers, strict=False), *((top, one) for one in above)]
+        pairs = [*zip(chain, passport.issuers, strict=False), *self._above(chain[-1])]
         found = [self._revocations.standing(one, issuer, now) for one, issuer in pairs]
         return Standing.REVOKED if Standing.REVOKED in found else found[0]
+
+    def _above(self, top: x509.Certificate) -> list[tuple[x509.Certificate, x509.Certificate]]:
+        """Return each anchor above the last certificate of a chain, with the one below it.
+
+        OpenSSL ends at the first anchor; others may be above it, and above those.
+        """
+        pairs: list[tuple[x509.Certificate, x509.Certificate]] = []
+        seen, waiting = {top}, [top]
+        while waiting:
+            below = waiting.pop()
+            for one in self._anchors:
+                if one.subject == below.issuer and one not in seen:
+                    pairs.append((below, one))
+                    seen.add(one)
+                    waiting.append(one)
+        return pairs
 
     def _make(self, material: Material) -> SSL.Context:
         try:

@@ -234,6 +234,22 @@ class RevocationTests(DoorwayCase):
             doorway.revise(Revocations.parse(lists, anchors))
             self.assertEqual(self.reason(doorway, shown), reason)
 
+    def test_t105_an_issuer_two_above_that_was_revoked(self) -> None:
+        """Every CA is an anchor, so OpenSSL ends at the lowest; the root revoked the middle one."""
+        root = AgentCA("Root")
+        middle = AgentCA("Middle", root)
+        lowest = AgentCA("Lowest", middle)
+        anchors = [root.certificate, middle.certificate, lowest.certificate]
+        shown = lowest.agent("1")
+        lists = lowest.crl() + middle.crl()
+        for more, reason in (
+            (root.crl(), spiffe("1")),
+            (root.crl(AgentCertificate(middle.certificate, middle.key)), "certificate_revoked"),
+        ):
+            doorway = Doorway(material(anchors), True)
+            doorway.revise(Revocations.parse(lists + more, anchors))
+            self.assertEqual(self.reason(doorway, shown), reason)
+
     def test_t105_the_chain_ends_with_its_first_certificate(self) -> None:
         """An issuer that ends before the certificate cuts what is open."""
         now = [time.time()]
