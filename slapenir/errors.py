@@ -68,6 +68,10 @@ class PkiError(SlapenirError):
     """A certificate or key cannot be used, and why."""
 
 
+class TokenError(PkiError):
+    """An enrolment token is no good: unknown, used, expired or damaged."""
+
+
 class NotInForceError(PkiError):
     """The certificate that was to be replaced is revoked, or not one of the CA's any more."""
 

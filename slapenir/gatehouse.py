@@ -129,7 +129,9 @@ class Gatehouse:
             lambda identity, key, replaced: authority.issue(
                 wanted_for(self._settings, identity), key, identity=identity, replaced=replaced
             ),
-            authority.redeem,
+            lambda secret, key: authority.enrol(
+                secret, key, lambda identity: wanted_for(self._settings, identity)
+            ),
             who,
             lambda: authority.roots,
             authority.crl,

@@ -134,11 +134,11 @@ class CommandTests(CaCase):
         (root,) = self.authority.roots
         self.assertEqual(token.root, hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest())
         self.assertNotIn(token.secret, repr(token))
-        self.assertEqual(self.authority.redeem(token.secret), "agent-1")
+        self.assertEqual(self.authority.tokens.redeem(token.secret), "agent-1")
         self.assertEqual(self.good("token", "agent-1", "--out", self.path("token")), "")
         self.assertEqual(mode_of(self.path("token")), 0o600)
         kept = decode_token(Path(self.path("token")).read_text("ascii"))
-        self.assertEqual(self.authority.redeem(kept.secret), "agent-1")
+        self.assertEqual(self.authority.tokens.redeem(kept.secret), "agent-1")
         self.bad("exists already", "token", "agent-1", "--out", self.path("token"))
         self.bad("no identity 'agent-9'", "token", "agent-9")
         self.bad("spiffe, dns or cn", "token", "by-address")

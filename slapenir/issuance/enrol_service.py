@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from slapenir.errors import AuditError, ConfigError, NotInForceError, PkiError
+from slapenir.errors import AuditError, ConfigError, NotInForceError, PkiError, TokenError
 from slapenir.events import (
     AuditFailed,
     CertificateIssued,
@@ -67,13 +67,13 @@ class IssuedLike(Protocol):
 class EnrolmentService:
     """Give certificates to who has a token, or a certificate that is to be replaced.
 
-    ``issue(identity, public key, replaced)`` signs with the names of the identity; ``replaced`` is
-    the certificate shown for a renewal, else None.  It raises ConfigError for an identity that is
-    not configured, NotInForceError for a ``replaced`` that is not good and PkiError when the CA
-    cannot sign.
-    ``redeem(secret)`` consumes a token and returns its identity; it raises PkiError for one that
-    is unknown, used or expired.  ``roots`` and ``crl`` return what clients trust and the lists in
-    force.  These four are called in threads of ``reactor``'s pool.
+    ``renew(identity, public key, replaced)`` signs with the names of the identity; ``replaced`` is
+    the certificate that was shown.  ``enrol(secret, public key)`` consumes a token and signs with
+    the names of its identity, which it returns too; it raises TokenError for a token that is
+    unknown, used or expired.  Both raise ConfigError for an identity that is not configured,
+    NotInForceError for a ``replaced`` that is not good and PkiError when the CA cannot sign.
+    ``roots`` and ``crl`` return what clients trust and the lists in force.  These four are called
+    in threads of ``reactor``'s pool.
 
     ``identify`` is given the TLS connection of a client that showed a certificate which the
     context verified.  It returns the identity that the certificate is in force for, or None; it
@@ -83,16 +83,16 @@ class EnrolmentService:
     def __init__(
         self,
         reactor: Any,
-        issue: Callable[[str, PublicKey, x509.Certificate | None], IssuedLike],
-        redeem: Callable[[str], str],
+        renew: Callable[[str, PublicKey, x509.Certificate], IssuedLike],
+        enrol: Callable[[str, PublicKey], tuple[str, IssuedLike]],
         identify: Callable[[SSL.Connection], str | None],
         roots: Callable[[], tuple[x509.Certificate, ...]],
         crl: Callable[[], bytes],
         publish: Callable[[Event], None],
     ) -> None:
         self._reactor = reactor
-        self._issue = issue
-        self._redeem = redeem
+        self._sign_renewal = renew
+        self._sign_enrolment = enrol
         self._identify = identify
         self._roots = roots
         self._crl = crl
@@ -154,8 +154,10 @@ class EnrolmentService:
 
         def work() -> tuple[str, IssuedLike, bytes]:
             key = public_key(application.request)  # first: a bad request must not use a token up
-            identity = self._redeemed(application.secret)
-            return self._signed(identity, key, None)
+            used = ", and the token is used up; make a new one: slapenir ca token"
+            return self._signed(
+                lambda: self._sign_enrolment(application.secret, key), again=False, more=used
+            )
 
         self._in_thread(request, work, lambda found: self._issued(request, "token", *found))
 
@@ -175,7 +177,8 @@ class EnrolmentService:
         application = parse(_body(request), with_secret=False)
 
         def work() -> tuple[str, IssuedLike, bytes]:
-            return self._signed(identity, public_key(application.request), shown)
+            key = public_key(application.request)
+            return self._signed(lambda: (identity, self._sign_renewal(identity, key, shown)))
 
         self._in_thread(request, work, lambda found: self._issued(request, "renewal", *found))
 
@@ -191,27 +194,22 @@ class EnrolmentService:
 
     # In a thread.
 
-    def _redeemed(self, secret: str) -> str:
-        try:
-            return self._redeem(secret)
-        except PkiError as error:
-            raise Refused(401, _NO_TOKEN, reason=str(error)) from None
-
     def _signed(
-        self, identity: str, key: PublicKey, replaced: x509.Certificate | None
+        self, sign: Callable[[], tuple[str, IssuedLike]], again: bool = True, more: str = ""
     ) -> tuple[str, IssuedLike, bytes]:
+        """Sign and add the roots; say what cannot be as a refusal, and whether to try ``again``."""
         try:
-            return identity, self._issue(identity, key, replaced), to_pem(self._roots())
+            identity, issued = sign()
+            return identity, issued, to_pem(self._roots())
+        except TokenError as error:
+            raise Refused(401, _NO_TOKEN, reason=str(error)) from None
         except NotInForceError as error:
             raise Refused(403, _NOT_IN_FORCE, reason=str(error)) from None
         except ConfigError as error:
             phrase = "the identity gets no certificate: the configuration gives it no name for one"
             raise Refused(403, phrase, reason=error.message) from None
         except PkiError as error:
-            phrase = "the CA cannot sign now"
-            if replaced is None:
-                phrase += ", and the token is used up; make a new one: slapenir ca token"
-            again = replaced is not None
+            phrase = f"the CA cannot sign now{more}"
             raise Refused(503, phrase, retry=again, reason=str(error)) from None
 
     # Answers.

@@ -41,7 +41,8 @@ class CaFiles:
         self._clock = clock
 
     @property
-    def _tokens(self) -> TokenFiles:
+    def tokens(self) -> TokenFiles:
+        """The enrolment tokens that were given out."""
         return TokenFiles(self._path(TOKENS), self._clock)
 
     def _path(self, name: str) -> str:

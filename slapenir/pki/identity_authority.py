@@ -184,43 +184,54 @@ class IdentityAuthority(CaFiles):
             book = self._book()
             if replaced is not None:
                 self._check_in_force(book, replaced)
-            issuer, key = self._signer(book)
-            constraints = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
-            name = outside(constraints, wanted)
-            if name:
-                raise PkiError(
-                    f"the issuing CA is not for {name}; add its domain to pki.domains and run: "
-                    "slapenir ca rotate FILE"
-                )
-            if not (wanted.common_name or wanted.spiffe or wanted.dns or wanted.addresses):
-                raise PkiError("a certificate without a name is nobody's")
-            now = self._clock()
-            start = max(now - BACKDATE, issuer.not_valid_before_utc.timestamp())
-            end = min(now + wanted.lifetime, issuer.not_valid_after_utc.timestamp())
-            if end <= now:
-                raise PkiError("the issuing CA has expired; run: slapenir ca rotate FILE")
-            try:
-                builder = begin_leaf(wanted, public_key, issuer, start, end)
-            except ValueError as error:
-                raise PkiError(f"a certificate cannot say this: {error}") from None
-            usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
-            if wanted.server:
-                usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            builder = builder.add_extension(LEAF_USAGE, critical=True)
-            leaf = builder.sign(key, hashes.SHA256())
-            serial = f"{leaf.serial_number:x}"
-            entry = Entry(serial, identity, book.issuing[0].name, float(int(end)))
-            append_entry(self._directory, entry, now)
-            return Issued((leaf, issuer, *self._crossing(book)), serial, float(int(end)))
+            return self._sign(book, wanted, public_key, identity)
+
+    def enrol(
+        self, secret: str, public_key: PublicKey, wanted_of: Callable[[str], Wanted]
+    ) -> tuple[str, Issued]:
+        """Use a token up and sign for its identity, with the names that ``wanted_of`` gives it.
+
+        Both under one lock: what is revoked meanwhile waits, and then finds the certificate.
+        Raises TokenError for a token that is no good.
+        """
+        with locked(self._directory):
+            identity = self.tokens.redeem(secret)
+            return identity, self._sign(self._book(), wanted_of(identity), public_key, identity)
+
+    def _sign(self, book: Book, wanted: Wanted, public_key: PublicKey, identity: str) -> Issued:
+        issuer, key = self._signer(book)
+        constraints = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
+        name = outside(constraints, wanted)
+        if name:
+            raise PkiError(
+                f"the issuing CA is not for {name}; add its domain to pki.domains and run: "
+                "slapenir ca rotate FILE"
+            )
+        if not (wanted.common_name or wanted.spiffe or wanted.dns or wanted.addresses):
+            raise PkiError("a certificate without a name is nobody's")
+        now = self._clock()
+        start = max(now - BACKDATE, issuer.not_valid_before_utc.timestamp())
+        end = min(now + wanted.lifetime, issuer.not_valid_after_utc.timestamp())
+        if end <= now:
+            raise PkiError("the issuing CA has expired; run: slapenir ca rotate FILE")
+        try:
+            builder = begin_leaf(wanted, public_key, issuer, start, end)
+        except ValueError as error:
+            raise PkiError(f"a certificate cannot say this: {error}") from None
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if wanted.server:
+            usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        builder = builder.add_extension(LEAF_USAGE, critical=True)
+        leaf = builder.sign(key, hashes.SHA256())
+        serial = f"{leaf.serial_number:x}"
+        entry = Entry(serial, identity, book.issuing[0].name, float(int(end)))
+        append_entry(self._directory, entry, now)
+        return Issued((leaf, issuer, *self._crossing(book)), serial, float(int(end)))
 
     def make_token(self, identity: str, lifetime: float) -> str:
         """Return the secret of a new enrolment token."""
-        return self._tokens.make(identity, lifetime)
-
-    def redeem(self, secret: str) -> str:
-        """Return the identity of an enrolment token, and use it up."""
-        return self._tokens.redeem(secret)
+        return self.tokens.make(identity, lifetime)
 
     # Revoking.
 
@@ -250,7 +261,7 @@ class IdentityAuthority(CaFiles):
                 chosen = [one for one in known if one.serial == plain]
             else:
                 chosen = [one for one in known if one.identity == identity and one.not_after > now]
-            withdrawn = self._tokens.withdraw(identity) if identity and serial is None else 0
+            withdrawn = self.tokens.withdraw(identity) if identity and serial is None else 0
             if not chosen and not withdrawn:
                 what = f"the serial {serial}" if serial is not None else f"the identity {identity}"
                 raise PkiError(f"no certificate in force was issued with {what}")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from slapenir.errors import PkiError
+from slapenir.errors import PkiError, TokenError
 from slapenir.pki.files import flush_directory, read_guarded, write_new
 
 PREFIX = "slapenir1."
@@ -86,13 +86,13 @@ class TokenFiles:
         return secret
 
     def redeem(self, secret: str) -> str:
-        """Return the identity of a token and use it up; raises PkiError.
+        """Return the identity of a token and use it up; raises TokenError.
 
         Of any number who redeem one at the same time exactly one succeeds: whoever removes the
         file.
         """
         if _SECRET.fullmatch(secret) is None:
-            raise PkiError(_UNKNOWN)
+            raise TokenError(_UNKNOWN)
         path = self._path(secret)
         try:
             document = json.loads(read_guarded(path, private=True))
@@ -100,13 +100,13 @@ class TokenFiles:
             os.unlink(path)
             flush_directory(self._directory)
         except FileNotFoundError:
-            raise PkiError(_UNKNOWN) from None
+            raise TokenError(_UNKNOWN) from None
         except OSError as error:
-            raise PkiError(f"the token cannot be used up: {error.strerror}") from None
+            raise TokenError(f"the token cannot be used up: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
-            raise PkiError("the token's file is damaged; make a new token") from None
+            raise TokenError("the token's file is damaged; make a new token") from None
         if self._clock() >= expires:
-            raise PkiError("the token has expired")
+            raise TokenError("the token has expired")
         return identity
 
     def withdraw(self, identity: str) -> int:

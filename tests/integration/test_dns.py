@@ -123,21 +123,21 @@ class DnsTests(SynchronousTestCase):
         for packet in hostile:
             udp.send(packet)
         udp.setblocking(False)
-        deadline = time.monotonic() + 5
-        udp.send(query(API.encode()))
+        deadline = time.monotonic() + 10
         answered = False
         while not answered and time.monotonic() < deadline:
             try:
                 data = udp.recv(4096)
-            except BlockingIOError:
-                time.sleep(0.01)
+            except BlockingIOError:  # all is read: ask (again, for a full buffer drops datagrams)
+                udp.send(query(API.encode()))
+                time.sleep(0.05)
                 continue
             message = dns.Message()
             message.fromStr(data)
             answered = bool(message.answers)
             self.assertLessEqual(len(data), 512)
         self.assertTrue(answered)
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 15)
         for data in (
             b"\xff\xff" + bytes(70000),
             b"\0\x20half",

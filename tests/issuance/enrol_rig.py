@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from slapenir.edge.doorway import ClientAuth, Doorway, Material
-from slapenir.errors import AuditError, ConfigError, NotInForceError, PkiError
+from slapenir.errors import AuditError, ConfigError, NotInForceError, TokenError
 from slapenir.events import CertificateIssued, Event
 from slapenir.issuance.enrol_service import EnrolmentService
 from tests.support.tls import CLIENT_AUTH, Identity, TestCA
@@ -66,10 +66,15 @@ class FakeAuthority:
         with self._lock:
             found = self.tokens.pop(secret, None)
         if found is None:
-            raise PkiError("the token is unknown or was used")
+            raise TokenError("the token is unknown or was used")
         if time.time() >= found[1]:
-            raise PkiError("the token has expired")
+            raise TokenError("the token has expired")
         return found[0]
+
+    def enrol(self, secret: str, public_key: Any) -> tuple[str, Issued]:
+        """Consume a token and sign for its identity."""
+        identity = self.redeem(secret)
+        return identity, self.issue(identity, public_key)
 
     def issue(
         self, identity: str, public_key: Any, replaced: x509.Certificate | None = None
@@ -149,8 +154,8 @@ class EnrolmentTestCase(TestCase):
         authority = self.authority
         return EnrolmentService(
             REACTOR,
-            issue=authority.issue,
-            redeem=authority.redeem,
+            renew=authority.issue,
+            enrol=authority.enrol,
             identify=authority.identify,
             roots=lambda: authority.roots,
             crl=lambda: b"-----BEGIN X509 CRL-----\n",

@@ -291,7 +291,7 @@ class FileTests(AuthorityCase):
             self.now = time.time()
             self.load()
             self.assertEqual(self.standing(self.issue()), Standing.GOOD)
-            self.authority.redeem(self.authority.make_token("agent-1", 60))
+            self.authority.tokens.redeem(self.authority.make_token("agent-1", 60))
 
 
 class SizeTests(AuthorityCase):

@@ -188,11 +188,13 @@ class RevokeTests(AuthorityCase):
         other = self.authority.make_token("agent-2", 900)
         self.authority.revoke(identity="agent-1")
         for secret in (one, two):
-            self.refuses("unknown or was used", lambda secret=secret: self.authority.redeem(secret))
-        self.assertEqual(self.authority.redeem(other), "agent-2")
+            self.refuses(
+                "unknown or was used", lambda secret=secret: self.authority.tokens.redeem(secret)
+            )
+        self.assertEqual(self.authority.tokens.redeem(other), "agent-2")
         third = self.authority.make_token("agent-3", 900)
         self.assertEqual(self.authority.revoke(identity="agent-3"), [])
-        self.refuses("unknown or was used", lambda: self.authority.redeem(third))
+        self.refuses("unknown or was used", lambda: self.authority.tokens.redeem(third))
 
     def test_t105_a_revocation_that_was_cut_short_stays(self) -> None:
         """The list could not be written: the next one has it all the same."""
@@ -270,18 +272,38 @@ class RotateTests(AuthorityCase):
 class TokenTests(AuthorityCase):
     """One token, one certificate."""
 
+    def test_revoked_while_it_is_used(self) -> None:
+        """A revocation of the identity that comes between waits, and finds the certificate."""
+        secret = self.authority.make_token("agent-1", 900)
+        revoked: list[str] = []
+
+        def revoke() -> None:
+            revoked.extend(self.authority.revoke(identity="agent-1"))
+
+        thread = threading.Thread(target=revoke)
+
+        def wanted(identity: str) -> Wanted:
+            thread.start()  # the token is used up, nothing is signed yet
+            thread.join(0.3)
+            return AGENT
+
+        key = new_key().public_key()
+        identity, issued = self.authority.enrol(secret, key, wanted)
+        thread.join()
+        self.assertEqual((identity, revoked), ("agent-1", [issued.serial]))
+
     def test_once(self) -> None:
         secret = self.authority.make_token("agent-1", 900)
         self.assertNotIn(secret, "".join(os.listdir(os.path.join(self.directory, "tokens"))))
-        self.assertEqual(self.authority.redeem(secret), "agent-1")
-        self.refuses("unknown or was used", lambda: self.authority.redeem(secret))
-        self.refuses("unknown or was used", lambda: self.authority.redeem("x" * 43))
-        self.refuses("unknown or was used", lambda: self.authority.redeem("../../book.json"))
+        self.assertEqual(self.authority.tokens.redeem(secret), "agent-1")
+        self.refuses("unknown or was used", lambda: self.authority.tokens.redeem(secret))
+        self.refuses("unknown or was used", lambda: self.authority.tokens.redeem("x" * 43))
+        self.refuses("unknown or was used", lambda: self.authority.tokens.redeem("../../book.json"))
 
     def test_expired(self) -> None:
         secret = self.authority.make_token("agent-1", 900)
         self.now += 900
-        self.refuses("has expired", lambda: self.authority.redeem(secret))
+        self.refuses("has expired", lambda: self.authority.tokens.redeem(secret))
         self.authority.make_token("agent-1", 900)
         self.now += 901
         self.authority.make_token("agent-1", 900)
@@ -301,7 +323,7 @@ class TokenTests(AuthorityCase):
             ) -> None:
                 gate.wait()
                 try:
-                    won.append(self.authority.redeem(secret))
+                    won.append(self.authority.tokens.redeem(secret))
                 except PkiError:
                     return
 

@@ -88,7 +88,9 @@ class ProcessTestCase(SidecarTestCase):
                 identity=identity,
                 replaced=replaced,
             ),
-            self.authority.redeem,
+            lambda secret, key: self.authority.enrol(
+                secret, key, lambda name: Wanted(dns=(name,), lifetime=self.lifetime)
+            ),
             who,
             lambda: self.authority.roots,
             self.authority.crl,
