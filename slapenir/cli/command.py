@@ -22,6 +22,7 @@ _COMMANDS = {
     "init": "initial:init",
     "check": "check:check",
     "explain": "explain:explain",
+    "doctor": "doctor:doctor",
     "env": "environment:env",
     "trust": "trust:trust",
     "rules": "rules:rules",

@@ -65,7 +65,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     rootless = request.rootless or os.geteuid() != 0
     workspace = os.path.realpath(request.workspace or os.getcwd())
     uid, gid, home, name = _user(request.user, workspace, environ, rootless)
-    config, settings = _configuration(request, environ, home)
+    config, settings = find_configuration(request, environ)
     hidden = gateways_files(settings)
     check_workspace(workspace, hidden, _homes(home))
     path = [one for one in environ.get("PATH", _PATH).split(":") if one.startswith("/")]
@@ -97,7 +97,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     return Plan(
         request=request,
         config=config,
-        gateway=request.gateway or _endpoint(settings),
+        gateway=request.gateway or joining_socket(settings),
         bundle=settings.origin.ca_file if settings else "/etc/ssl/certs/ca-certificates.crt",
         uid=uid,
         gid=gid,
@@ -162,9 +162,7 @@ def _homes(home: str) -> list[str]:
     ]
 
 
-def _configuration(
-    request: Request, environ: Mapping[str, str], home: str
-) -> tuple[str, Settings | None]:
+def find_configuration(request: Request, environ: Mapping[str, str]) -> tuple[str, Settings | None]:
     """Find and read the configuration; never one in the working directory, which may be anybody's.
 
     Without one that can be read, a running gateway at the usual place is enough.
@@ -193,7 +191,7 @@ def _configuration(
     )
 
 
-def _endpoint(settings: Settings | None) -> str:
+def joining_socket(settings: Settings | None) -> str:
     """Return the path of the socket where a running gateway would be joined."""
     if settings is None:
         return SOCKET

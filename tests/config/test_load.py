@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from slapenir.config.identity_checks import ways_of
 from slapenir.config.limits import Limits
 from slapenir.config.load import load, parse
-from slapenir.config.settings import Pki, Settings
+from slapenir.config.settings import Dns, Pki, Settings
 from slapenir.errors import ConfigError, ConfigErrors
 from slapenir.names import Action, Scheme
 from tests.config.base import BASE, with_changes, write_file
@@ -516,23 +516,26 @@ class ReferenceTests(SynchronousTestCase):
         """Each table that is commented out loads once it is not, beside all that is there."""
         found = commented_tables(self.data.decode("utf-8"))
         heads = [one.partition("\n")[0] for one in found]
-        self.assertEqual(heads, ["[[listener]]", "[[identity]]", "[pki]", "[pki]", "[pki]"])
+        more = ["[dns]", "[sandboxes]", "[pki]", "[pki]", "[pki]"]
+        self.assertEqual(heads, ["[[listener]]", "[[identity]]", *more])
         for one in found:
             parse(self.data + one.encode("utf-8"), FILE)
         providers = []
-        for one in found[2:]:
+        for one in found[4:]:
             text = "\n".join(["", *found[:2], one])
             settings = parse(self.data + text.encode("utf-8"), FILE)
             self.assertEqual(settings.identities, ("sandbox", "agent-1"))
             providers.append(settings.pki.provider if settings.pki else "")
         self.assertEqual(providers, ["embedded", "acme", "step-ca"])
         managed = re.sub(r"(?ms)^tls = \{.*?^\}", 'tls = "managed"', found[0])
-        listener = parse(self.data + f"{managed}\n{found[2]}".encode(), FILE).listeners[1]
+        listener = parse(self.data + f"{managed}\n{found[4]}".encode(), FILE).listeners[1]
         self.assertTrue(listener.tls and listener.tls.managed)
 
     def test_commented_defaults_are_true(self) -> None:
         """What the commented listener and the embedded CA show as a default is one."""
-        listener, _, pki, *_ = commented_tables(self.data.decode("utf-8"))
+        listener, _, dns, _, pki, *_ = commented_tables(self.data.decode("utf-8"))
+        shown = parse(self.data + dns.encode(), FILE).dns
+        self.assertEqual(shown.synthetic, Dns().synthetic)
         settings = parse(self.data + f"{listener}\n{pki}".encode(), FILE)
         tls = settings.listeners[1].tls
         self.assertEqual((tls and tls.client_auth, tls and tls.crl_required), ("required", True))
