@@ -20,7 +20,14 @@ from pathlib import Path
 import attrs
 
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import Credential, Gateway, Rule
+from tests.support.gateway import (
+    IDENTITY,
+    ROOT,
+    Credential,
+    Gateway,
+    Rule,
+    clean_environment,
+)
 from tests.support.git_origin import git_origin, make_repository
 from tests.support.index_origin import index_origin
 from tests.support.llm_origin import credential_seen, llm_origin, told
@@ -68,6 +75,7 @@ class Scene:
     origins: dict[str, Origin]
     gateway: Gateway
     environment: dict[str, str] = attrs.field(factory=dict)
+    _workspace: Path | None = attrs.field(init=False, default=None)
 
     def url(self, host: str, path: str = "/", user: str = "") -> str:
         """Return the https URL of a path at an origin."""
@@ -88,6 +96,38 @@ class Scene:
         )
         return Ran(done.returncode, done.stdout)
 
+    def run_sandboxed(
+        self, argv: Sequence[str | Path], *, shown: Iterable[str | Path] = (), **env: str
+    ) -> Ran:
+        """Run a client in a sandbox as ``slapenir run`` makes it, with no proxy variable.
+
+        Its workspace is ``sandbox_workspace``; ``shown`` are more paths that it sees.
+        """
+        run = [sys.executable, "-m", "slapenir.cli", "run", "--user", "nobody"]
+        run += ["--gateway", str(self.directory / "join.sock"), "--identity", IDENTITY]
+        run += ["--workspace", str(self.sandbox_workspace)]
+        for path in shown:
+            run += ["--ro", str(path)]
+        for name, value in env.items():
+            run += ["--env", f"{name}={value}"]
+        done = subprocess.run(
+            [*run, "--", *(str(part) for part in argv)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**clean_environment(), "PYTHONPATH": str(ROOT)},
+            timeout=CLIENT_SECONDS,
+        )
+        return Ran(done.returncode, done.stdout)
+
+    @property
+    def sandbox_workspace(self) -> Path:
+        """A directory outside of the scene's, which is private, that sandboxes write to."""
+        if self._workspace is None:
+            self._workspace = Path(tempfile.mkdtemp(prefix="slapenir-work-"))
+            self._workspace.chmod(0o777)
+        return self._workspace
+
     def run_python(self, script: str, *arguments: str, **env: str) -> Ran:
         """Run one of the programs in ``clients`` with this interpreter."""
         return self.run([sys.executable, CLIENTS / script, *arguments], None, **env)
@@ -98,6 +138,8 @@ class Scene:
         for origin in self.origins.values():
             origin.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._workspace is not None:
+            shutil.rmtree(self._workspace, ignore_errors=True)
 
 
 def _credentials() -> dict[str, Credential]:
@@ -142,7 +184,8 @@ def make_scene() -> Scene:
     place = directory / "gateway"
     place.mkdir(mode=0o700)
     ports = {host: origin.port for host, origin in origins.items()}
-    gateway = Gateway(place, list(credentials.values()), rules, ports, ca.ca_file)
+    table = f'[sandboxes]\nendpoint = "unix:{directory}/join.sock:mode=600"\n'
+    gateway = Gateway(place, list(credentials.values()), rules, ports, ca.ca_file, extra=table)
     scene = Scene(directory, ca, credentials, origins, gateway)
     atexit.register(scene.close)
     gateway.start()
