@@ -80,7 +80,8 @@ class TestCommandLine(SandboxedCase):
         host = self.scene.url(GIT, "/repo.git").removeprefix("https://")
         script = (
             'git clone -q "https://agent:$GIT_TOKEN@$1" repo && cd repo && date > file.txt &&'
-            " git -c user.name=a -c user.email=a@b.c commit -q -a -m sandboxed && git push -q origin HEAD:sandboxed 2>&1"
+            " git -c user.name=a -c user.email=a@b.c commit -q -a -m sandboxed &&"
+            " git push -q origin HEAD:sandboxed 2>&1"
         )
         ran = self.shell(script, host, GIT_TERMINAL_PROMPT="0")
         self.assertEqual(ran.status, 0, ran.output)
