@@ -13,11 +13,11 @@ refused.  The end of the connection is the end of the sandbox.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -49,6 +49,7 @@ from slapenir.events import (
     TrafficRefused,
 )
 from slapenir.evidence import Evidence
+from slapenir.handed import KINDS, JoinRefused, take
 from slapenir.loading import Loaded
 from slapenir.names import REFUSED_TRAFFIC
 
@@ -56,16 +57,7 @@ NAME = "sandboxes"
 """What the records call the listener of every sandbox."""
 
 VERSION = 1
-KINDS = {
-    "tcp": (socket.AF_INET, socket.SOCK_STREAM),
-    "tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
-    "dns-udp": (socket.AF_INET, socket.SOCK_DGRAM),
-    "dns-udp6": (socket.AF_INET6, socket.SOCK_DGRAM),
-    "dns-tcp": (socket.AF_INET, socket.SOCK_STREAM),
-    "dns-tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
-}
-"""The sockets that a sandbox may hand over, each once."""
-
+_WAITING, _WAITING_EACH = 64, 8  # connections that have said nothing, of all and of one user
 _LINE = 65536
 _SECONDS = 10.0  # until the first line is there
 _COUNTED = 1 << 40  # packets in one report
@@ -77,15 +69,6 @@ class NameService(Protocol):
 
     def adopt(self, handed: socket.socket, identity: str) -> IListeningPort:
         """Serve one bound UDP socket or listening TCP socket, for the clients of an identity."""
-
-
-class JoinRefused(Exception):
-    """A sandbox cannot be served: why, and what to do about it."""
-
-    def __init__(self, error: str, remedy: str = "") -> None:
-        super().__init__(error)
-        self.error = error
-        self.remedy = remedy
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -102,6 +85,7 @@ class Sandboxes:
     names: NameService
     most: int
     _joined: set[Joining] = attrs.field(factory=set)
+    _waiting: Counter[int] = attrs.field(factory=Counter)
     _ports: list[IListeningPort] = attrs.field(factory=list)
 
     def listen(self, endpoint: str) -> Deferred[None]:
@@ -176,6 +160,19 @@ class Sandboxes:
             raise JoinRefused("there are too many sandboxes", "raise $.limits.sandboxes")
         self._joined.add(one)
 
+    def comes(self, uid: int) -> bool:
+        """Count a connection of a user that has said nothing yet, unless there are too many."""
+        if self._waiting[uid] >= _WAITING_EACH or self._waiting.total() >= _WAITING:
+            return False
+        self._waiting[uid] += 1
+        return True
+
+    def has_spoken(self, uid: int) -> None:
+        """Make room for the next connection of a user."""
+        self._waiting[uid] -= 1
+        if not self._waiting[uid]:
+            del self._waiting[uid]
+
     def left(self, one: Joining) -> None:
         """Forget a sandbox."""
         self._joined.discard(one)
@@ -218,6 +215,9 @@ class Joining(LineOnlyReceiver):
         handle = self.transport.socket  # type: ignore[union-attr]
         credentials = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         self.uid = _UCRED.unpack(credentials)[1]
+        if not self._sandboxes.comes(self.uid):
+            self.transport.abortConnection()  # type: ignore[union-attr]
+            return
         self._deadline = self._sandboxes.reactor.callLater(_SECONDS, self._overdue)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
@@ -269,7 +269,8 @@ class Joining(LineOnlyReceiver):
         if type(wanted) is not str or type(kinds) is not list or len(wanted) > 255:
             raise JoinRefused("the line does not say what it should")
         identity = self._sandboxes.identify(self.uid, wanted)
-        handed = self._sockets(kinds)
+        descriptors, self._handed = self._handed, []
+        handed = take(descriptors, kinds)
         try:
             self._sandboxes.join(self)
             self._serve(identity, handed)
@@ -277,26 +278,6 @@ class Joining(LineOnlyReceiver):
             for _, one in handed:
                 one.close()
         self._say(self._sandboxes.answer(identity))
-
-    def _sockets(self, kinds: list[Any]) -> list[tuple[str, socket.socket]]:
-        """Take the descriptors as the sockets that they are said to be."""
-        handed, self._handed = self._handed, []
-        with contextlib.ExitStack() as undo:
-            found = []
-            for descriptor in handed:
-                try:
-                    one = socket.socket(fileno=descriptor)
-                except OSError:
-                    undo.callback(os.close, descriptor)
-                    raise JoinRefused("what was handed over is not a socket") from None
-                undo.callback(one.close)
-                found.append(one)
-            if len(found) != len(kinds) or len({*map(str, kinds)}) != len(kinds) or not kinds:
-                raise JoinRefused("not as many sockets were handed over as the line names")
-            for kind, one in zip(kinds, found, strict=True):
-                _check(kind, one)
-            undo.pop_all()
-        return list(zip(kinds, found, strict=True))
 
     def _serve(self, identity: str, handed: list[tuple[str, socket.socket]]) -> None:
         sandboxes, self.identity = self._sandboxes, identity
@@ -353,25 +334,14 @@ class Joining(LineOnlyReceiver):
 
     def _overdue(self) -> None:
         self._deadline = None
+        self._sandboxes.has_spoken(self.uid)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-def _check(kind: Any, one: socket.socket) -> None:
-    """Raise JoinRefused unless a socket is what its name says, bound, and listening if TCP."""
-    expected = KINDS.get(kind) if type(kind) is str else None
-    if expected is None:
-        raise JoinRefused("the line names a kind of socket that is not known")
-    stream = expected[1] == socket.SOCK_STREAM
-    protocol = socket.IPPROTO_TCP if stream else socket.IPPROTO_UDP
-    listens = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    fits = (one.family, one.type & 0xF) == expected and one.proto == protocol
-    if not fits or listens is not stream or not one.getsockname()[1]:
-        raise JoinRefused(f"the socket for {kind} is not one")
+            self._sandboxes.has_spoken(self.uid)
 
 
 class _Factory(ServerFactory):

@@ -59,6 +59,7 @@ FLOORS = {
     "gatehouse": 4,
     "managed": 4,
     "naming": 4,
+    "handed": 4,
     "sandboxes": 4,
     "tap": 4,
     "cli": 4,

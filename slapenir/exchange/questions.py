@@ -6,7 +6,7 @@ gateway's own making, and every other name does not exist.  So no question cause
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 
 import attrs
@@ -73,15 +73,14 @@ class Names:
         # With and without its dots: labels may be pieces of a secret (T039).
         raw = question.name
         found = scan_head(terms, b"%s\r\n%s\r\n" % (raw, raw.replace(b".", b"")))
-        if found is not None:
-            return Reply(Code.NXDOMAIN), list(self._denied(who, "", found, ""))
         known = self._budget.knows(identity, name, now)
         wanted = terms.policy.names(identity, name)
-        if not wanted.exact and not self._budget.take(identity, name, now):
+        free = wanted.exact and found is None
+        if not free and not self._budget.take(identity, name, now):
             return Reply(Code.REFUSED), [NameAsked(who, "limit")]
-        if not wanted.allowed:
-            refusal = Refusal(Reason.NO_RULE)
-            events = list(self._denied(who, name, refusal, ""))
+        if found is not None or not wanted.allowed:
+            refusal = found or Refusal(Reason.NO_RULE)
+            events = self._denied(who, "" if found else name, refusal)
             return Reply(Code.NXDOMAIN), events[1:] if known else events
         version = _VERSIONS.get(question.kind)
         if version is None:  # also HTTPS and SVCB: nothing may lead a client to QUIC or ECH (T042)
@@ -91,8 +90,8 @@ class Names:
             NameAsked(who, "address" if address else "empty")
         ]
 
-    def _denied(self, who: Who, name: str, refusal: Refusal, detail: str) -> Iterator[Event]:
-        yield Decided(
+    def _denied(self, who: Who, name: str, refusal: Refusal) -> list[Event]:
+        decided = Decided(
             who,
             0,
             Stage.NAME,
@@ -100,6 +99,5 @@ class Names:
             refusal.reason,
             authority=name,
             finding=refusal.finding,
-            detail=detail,
         )
-        yield NameAsked(who, "denied")
+        return [decided, NameAsked(who, "denied")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 NEW_NET, NEW_USER = 0x40000000, 0x10000000
 
-_SET_DUMPABLE = 4
+_SET_DEATH_SIGNAL, _SET_DUMPABLE = 1, 4
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -24,6 +25,11 @@ def enter(descriptor: int, kind: int) -> None:
 def stay_dumpable() -> None:
     """Keep the files of this process in /proc its own after a change of user (prctl(2))."""
     _check(_libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone (prctl(2))."""
+    _check(_libc.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0), "prctl")
 
 
 def _check(result: int, call: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from slapenir.errors import SandboxError
+from slapenir.sandbox.kernel import die_with_parent
 
 _SECONDS = 20.0
 _PATIENCE = 2.0  # seconds after which a person is told what is waited for
@@ -130,6 +131,7 @@ class OwnGateway:
                 env={k: v for k, v in environ.items() if k not in ("PYTHONPATH", "NOTIFY_SOCKET")},
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for the command
+                preexec_fn=die_with_parent,
             )
         made = cls(path, process, directory, log)
         try:

@@ -28,7 +28,7 @@ from slapenir.sandbox.view import KIT, LAUNCHER, interpreter, mounts, texts
 
 Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_COUNTERS_SECONDS = 1.0
+_LOOK_SECONDS, _REPORT_SECONDS = 1.0, 5.0
 _LONGEST_WAIT = 30.0
 _STANDARD = 2  # input, output and errors
 
@@ -84,6 +84,7 @@ class Sandbox:
         self._say = say
         self._counted: dict[str, int] = {}
         self._next_try, self._wait = 0.0, 0.0
+        self._reported = time.monotonic()
         self._stopped = False
         self._child = 0
         self._status_fd = -1
@@ -252,7 +253,7 @@ class Sandbox:
         if link is not None:
             selector.register(link, selectors.EVENT_READ)
         try:
-            ready = {key.fd for key, _ in selector.select(_COUNTERS_SECONDS)}
+            ready = {key.fd for key, _ in selector.select(_LOOK_SECONDS)}
         finally:
             if link is not None:
                 selector.unregister(link)
@@ -262,7 +263,7 @@ class Sandbox:
             self._link, self._wait = None, 0.1
         if self._link is None:
             self._rejoin()
-        else:
+        elif time.monotonic() - self._reported > _REPORT_SECONDS:
             self._report()
         return ready
 
@@ -288,6 +289,7 @@ class Sandbox:
         """Tell the gateway what the packet filter has refused since the last time."""
         if self._link is None:
             return
+        self._reported = time.monotonic()
         try:
             counted = read_counters(self._network.run("nft", "-j", "list", "counters"))
         except (SandboxError, ValueError):

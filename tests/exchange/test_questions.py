@@ -109,6 +109,8 @@ class AskTests(Case):
             reply, word, (record,) = self.ask(label + b".wild.test")
             self.assertEqual((reply.code, word), (Code.NXDOMAIN, "denied"))
             self.assertEqual((record.reason, record.authority), (reason, ""))
+            again = self.ask(label + b".wild.test")
+            self.assertEqual((again[1], again[2]), ("denied", []), "recorded once a minute")
         self.assertEqual(self.ask(self.secret[:-1] + b".wild.test")[1], "address")
 
     def test_budget_T039(self) -> None:

@@ -8,12 +8,13 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 from slapenir.sandbox.cgroups import ROOT as CGROUPS
 from tests.integration.scene import API
-from tests.integration.test_sandboxes import Case, until
+from tests.integration.test_sandboxes import OTHER_USER, Case, until
 from tests.support.gateway import ROOT
 from tests.support.netns import need_namespaces
 from tests.support.traces import traces
@@ -348,6 +349,40 @@ class BoundsTests(RunCase):
             self.assertEqual(done.returncode, 2, done.stderr)
 
 
+class UnprivilegedTests(RunCase):
+    """A user who is not root and cannot read the gateway's files, by the system's Python."""
+
+    def test_another_user(self) -> None:
+        """It is the identity that has its uid; the same walls, by a user namespace."""
+        python, packages = "/usr/bin/python3", sysconfig.get_paths()["purelib"]
+        script = 'id -u; curl -sS -o /dev/null -w "%{http_code} " -m 5 "$0"; touch here; echo done'
+        number = str(OTHER_USER)
+        probe = [python, "-c", "import attrs, click, cryptography, rich"]
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT}:{packages}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/nonexistent",
+        }
+        as_other = ["setpriv", "--reuid", number, "--regid", number, "--clear-groups"]
+        if subprocess.run([*as_other, *probe], env=env, capture_output=True).returncode:
+            self.skipTest("the system's python3 cannot use this environment's packages")
+        run = [*as_other, python, "-m", "slapenir.cli", "run", "--gateway", self.path, "--"]
+        done = subprocess.run(
+            [*run, "sh", "-c", script, f"https://{API}:{self.origin.port}/"],
+            capture_output=True,
+            cwd=self.workspace,
+            env=env,
+            timeout=SECONDS,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.split()[0], number.encode())
+        self.assertEqual(done.stdout.split()[-1], b"done")
+        self.assertEqual((self.workspace / "here").stat().st_uid, OTHER_USER)
+        self.assertEqual(self.events("SandboxJoined")[0]["identity"], "other")
+        self.assertEqual(self.events("SandboxJoined")[0]["uid"], OTHER_USER)
+
+
 class OwnGatewayTests(RunCase):
     """Without a running gateway."""
 
@@ -374,6 +409,26 @@ class OwnGatewayTests(RunCase):
         self.assertEqual(set(Path("/tmp").glob("slapenir-*")) - before, set())
         left = subprocess.run(["pgrep", "-f", f"{config} --only-sandboxes"], capture_output=True)
         self.assertEqual(left.stdout, b"")
+
+    def test_killed_with_its_gateway(self) -> None:
+        """A runner that is killed takes the gateway that it started along."""
+        self.gateway.stop()
+        config = str(self.gateway.config_file)
+        words = [sys.executable, "-m", "slapenir.cli", "run", "--user", "nobody", "-c", config]
+        process = subprocess.Popen(
+            [*words, "--identity", "sandbox", "--", "sh", "-c", "echo up; sleep 60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.workspace,
+            env={**self.gateway.environment(), "PYTHONPATH": str(ROOT)},
+        )
+        self.addCleanup(process.stdout.close)
+        self.assertEqual(process.stdout.readline(), b"up\n")
+        alive = ["pgrep", "-f", f"{config} --only-sandboxes"]
+        self.assertEqual(subprocess.run(alive, capture_output=True).returncode, 0)
+        process.kill()
+        process.wait()
+        self.assertTrue(until(lambda: subprocess.run(alive, capture_output=True).returncode != 0))
 
     def test_what_is_wrong(self) -> None:
         """Each with its remedy, status 2, and nothing run."""

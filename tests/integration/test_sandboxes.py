@@ -322,6 +322,23 @@ class HostileTests(Case):
         self.assertNotIn("Traceback", self.gateway.log())
         self.assertTrue(self.runner().ask(good, [tcp.fileno()])["ok"])
 
+    def test_many_that_say_nothing(self) -> None:
+        """More of one user than may wait are cut at once; those that speak make room."""
+        quiet = [self.runner() for _ in range(12)]
+        cut = 0
+        for one in quiet:
+            one.conn.settimeout(0.5)
+            try:
+                cut += one.conn.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                cut += 1
+        self.assertEqual(cut, 4)
+        for one in quiet:
+            one.close()
+        self.assertTrue(until(lambda: self.runner().join(listeners(), "sandbox").get("ok")))
+
     def test_silence(self) -> None:
         """Who says nothing, or half a line, is cut after ten seconds."""
         quiet, half = self.runner(), self.runner()
