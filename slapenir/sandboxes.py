@@ -38,6 +38,7 @@ from zope.interface import implementer
 from slapenir.config.build import may_use, variable_of
 from slapenir.config.settings import Settings
 from slapenir.edge.arrival import Listener, Way
+from slapenir.edge.handed_sockets import HandedListener, take_over
 from slapenir.edge.listen import Clients, ListenerFactory
 from slapenir.errors import AuditError, ConfigError
 from slapenir.events import (
@@ -67,7 +68,9 @@ _UCRED = struct.Struct("3i")
 class NameService(Protocol):
     """Who answers the sandboxes' questions for names."""
 
-    def adopt(self, handed: socket.socket, identity: str) -> IListeningPort:
+    def adopt(
+        self, handed: socket.socket, identity: str, suspicious: Callable[[], None]
+    ) -> IListeningPort:
         """Serve one bound UDP socket or listening TCP socket, for the clients of an identity."""
 
 
@@ -288,9 +291,10 @@ class Joining(LineOnlyReceiver):
         for kind, one in handed:
             one.setblocking(False)
             if kind.startswith("dns-"):
-                self._ports.append(sandboxes.names.adopt(one, identity))
+                self._ports.append(sandboxes.names.adopt(one, identity, self._suspicious))
             else:
                 port = sandboxes.reactor.adoptStreamPort(one.fileno(), one.family, factory)
+                take_over(port, HandedListener).suspicious = self._suspicious
                 self._ports.append(port)
 
     def _report(self, message: dict[str, Any]) -> None:
@@ -304,6 +308,10 @@ class Joining(LineOnlyReceiver):
                 self._sandboxes.tell(TrafficRefused(self.identity, known, count))
 
     # Ends.
+
+    def _suspicious(self) -> None:
+        """Send away who makes us wait, once the accept under way is over."""
+        self._sandboxes.reactor.callLater(0, self.leave, "its socket made the gateway wait")
 
     def leave(self, reason: str) -> None:
         """Send the sandbox away: close its sockets and cut what it has open."""

@@ -19,6 +19,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.protocols.policies import TimeoutMixin
 
 from slapenir.edge.contracts import Publisher
+from slapenir.edge.handed_sockets import HandedDatagrams, HandedListener, take_over
 from slapenir.errors import AuditError
 from slapenir.events import AuditFailed, InternalError, NameAsked, Who
 from slapenir.exchange.questions import SECONDS, Code, Names, Reply
@@ -63,8 +64,13 @@ class SandboxDns:
 
         return maybeDeferred(opened)
 
-    def adopt(self, handed: socket.socket, identity: str) -> IListeningPort:
-        """Serve one bound UDP socket or listening TCP socket, for the clients of an identity."""
+    def adopt(
+        self, handed: socket.socket, identity: str, suspicious: Callable[[], None]
+    ) -> IListeningPort:
+        """Serve one bound UDP socket or listening TCP socket, for the clients of an identity.
+
+        ``suspicious`` is called when the socket made the reactor wait.
+        """
 
         def whose(_: str) -> str:
             return identity
@@ -74,10 +80,12 @@ class SandboxDns:
             port = self._reactor.adoptDatagramPort(
                 handed.fileno(), handed.family, _Datagrams(self, whose), MAX_MESSAGE + 1
             )
+            take_over(port, HandedDatagrams)
         else:
             port = self._reactor.adoptStreamPort(
                 handed.fileno(), handed.family, _Streams(self, whose)
             )
+            take_over(port, HandedListener).suspicious = suspicious
         return port
 
     def answer(self, message: bytes, whose: Whose, host: str, port: int) -> bytes | None:
