@@ -2,8 +2,8 @@
 
 Whether a socket blocks is a flag of its open file, which goes along when a descriptor is handed
 over.  Whoever handed it over can clear the flag, take what the reactor was told of, and so have it
-wait for ever.  Datagrams are read and written with MSG_DONTWAIT.  For accept there is no such flag, so
-O_NONBLOCK is set before each one, and an alarm ends one that waits all the same.
+wait for ever.  Datagrams are read and written with MSG_DONTWAIT.  For accept there is no such flag,
+so O_NONBLOCK is set before each one, and an alarm ends one that waits all the same.
 """
 
 from __future__ import annotations
