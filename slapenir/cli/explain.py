@@ -60,7 +60,9 @@ def _explain(settings: Settings, identity: str, method: str, url: str) -> bool:
         out.print(_line("connect", connect))
         if connect.action is not Action.ALLOW:
             if connect.allowed:
-                out.print("          a blind tunnel: neither read nor given a credential")
+                raw = connect.action is Action.TUNNEL
+                kind = "raw TCP, scanned" if raw else "a blind tunnel, not read"
+                out.print(f"          {kind}, and given no credential")
             _print_near_misses(policy, identity, target, method, path, connect)
             return _addresses(settings, policy, authority, connect)
     facts = RequestFacts(
