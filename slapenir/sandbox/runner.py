@@ -24,7 +24,7 @@ from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
 from slapenir.sandbox.seccomp import program
 from slapenir.sandbox.trust import Kit, make_kit
-from slapenir.sandbox.view import KIT, LAUNCHER, interpreter, mounts, texts
+from slapenir.sandbox.view import KIT, LAUNCHER, interpreter, is_writable, mounts, texts
 
 Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -38,6 +38,9 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
 
     Raises SandboxError when the sandbox cannot be made.
     """
+    view = plan.view
+    if not is_writable(view.workspace, view.uid, view.gid):
+        say(f"{view.workspace} is not writable for user {view.uid}; --user names another")
     with contextlib.ExitStack() as undo:
         network = make_network(plan.rootless, plan.uid, plan.gid)
         undo.callback(network.close)

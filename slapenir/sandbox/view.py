@@ -145,6 +145,13 @@ def is_visible(path: str, view: View) -> bool:
     return os.path.isdir(real) and any(_contains(root, real) for root in seen)
 
 
+def is_writable(path: str, uid: int, gid: int) -> bool:
+    """Whether a user could write to a directory, as far as its mode says."""
+    status = os.stat(path)
+    shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
+    return bool(status.st_mode >> shift & 2)
+
+
 def _reachable(path: str, uid: int, gid: int) -> bool:
     """Whether a user could look into a directory; the view shows nobody more than that."""
     while True:

@@ -198,6 +198,14 @@ class ViewTests(RunCase):
             self.assertIn("remedy", done.stderr)
         self.assertEqual(self.run_("--workspace", str(self.workspace), "--", "true").returncode, 0)
 
+    def test_a_workspace_of_somebody_else(self) -> None:
+        """It runs, and says why nothing can be written."""
+        self.workspace.chmod(0o755)
+        done = self.run_("--", "sh", "-c", "touch x")
+        self.assertIn(b"is not writable for user 65534; --user names another", done.stderr)
+        self.workspace.chmod(0o777)
+        self.assertEqual(self.run_("--", "sh", "-c", "touch x").stderr, b"")
+
     def test_show(self) -> None:
         """--show says what would be done and does nothing."""
         done = self.run_("--show", "--", "claude")
