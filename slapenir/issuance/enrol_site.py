@@ -29,7 +29,8 @@ from slapenir.issuance.enrol_request import MAX_BODY
 from slapenir.names import source_network
 
 MAX_CONNECTIONS = 64
-"""Connections at one time; further ones are closed at once."""
+"""Connections at one time.  One more takes the place of the oldest that has asked for nothing yet;
+where all have, it is closed at once."""
 
 CONNECTIONS_EACH = 16
 """Connections of one source at one time."""
@@ -159,6 +160,7 @@ class _Timed(ProtocolWrapper):
     """One connection, cut when its time is up."""
 
     source = ""
+    heard = False  # whether it has asked for something: bytes after the handshake
     _deadline: IDelayedCall | None = None
 
     def makeConnection(self, transport: ITransport) -> None:
@@ -167,6 +169,17 @@ class _Timed(ProtocolWrapper):
         assert isinstance(factory, _Bounded)  # noqa: S101 - what built it
         self._deadline = factory.reactor.callLater(TOTAL_SECONDS, self._overdue)
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes of a request; from now on nobody else gets this one's place."""
+        self.heard = True
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def give_way(self) -> None:
+        """Leave for somebody else."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Stop the clock."""
@@ -194,12 +207,15 @@ class _Bounded(WrappingFactory[ProtocolWrapper]):
     def buildProtocol(  # type: ignore[override]  # Twisted says: None refuses the connection
         self, addr: IAddress | None
     ) -> ProtocolWrapper | None:
-        if len(self.protocols) >= MAX_CONNECTIONS:
-            return None
+        held = cast("dict[_Timed, object]", self.protocols)  # the oldest first
         source = source_network(str(getattr(addr, "host", "")))
-        same = sum(one.source == source for one in cast("dict[_Timed, object]", self.protocols))
-        if same >= CONNECTIONS_EACH:
+        if sum(one.source == source for one in held) >= CONNECTIONS_EACH:
             return None
+        if len(held) >= MAX_CONNECTIONS:
+            oldest = next((one for one in held if not one.heard), None)
+            if oldest is None:
+                return None
+            oldest.give_way()
         made = super().buildProtocol(addr)
         cast("_Timed", made).source = source
         return made

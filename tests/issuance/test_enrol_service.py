@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from slapenir.errors import PkiError
@@ -24,7 +25,7 @@ from slapenir.events import (
     InternalError,
 )
 from slapenir.issuance import enrol_service, enrol_site
-from tests.issuance.enrol_rig import EnrolmentTestCase, csr, received, secured
+from tests.issuance.enrol_rig import REACTOR, EnrolmentTestCase, csr, received, secured
 from tests.support.tls import CLIENT_AUTH, TestCA
 
 
@@ -314,28 +315,41 @@ class SiteTests(EnrolmentTestCase):
             self.assertLess(await slow, 5.0)
             self.assertEqual(await silent, b"")
 
-    async def test_connections_are_bounded(self) -> None:
-        """With all places taken the next is closed; a place that is given up is free."""
+    async def test_places_that_strangers_hold(self) -> None:
+        """When all places are held by who asks for nothing, the oldest gives way, one for one."""
+        get = b"GET /v1/crl HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         with patch.object(enrol_site, "MAX_CONNECTIONS", 2):
             held = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(2)]
+            try:
+                answer = await deferToThread(self.raw, get)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 200"), answer)
+                held[1].settimeout(0.2)
+                with self.assertRaises(TimeoutError):
+                    held[1].recv(1)
+            finally:
+                for one in held:
+                    one.close()
+
+    async def test_places_of_who_has_asked(self) -> None:
+        """Who has begun a request keeps its place: then one more is closed at once."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+        def begin() -> ssl.SSLSocket:
+            made = socket.create_connection(("127.0.0.1", self.port), 5)
+            secured = context.wrap_socket(made)
+            secured.sendall(b"GET /v1/crl HTTP/1.1\r\n")
+            return secured
+
+        with patch.object(enrol_site, "MAX_CONNECTIONS", 2):
+            held = [await deferToThread(begin) for _ in range(2)]
+            await deferLater(REACTOR, 0.2)
             try:
                 with self.assertRaises(OSError):
                     await deferToThread(self.raw, b"GET /v1/crl HTTP/1.1\r\n\r\n")
             finally:
                 for one in held:
                     one.close()
-
-            def again() -> bytes:
-                for _ in range(200):
-                    try:
-                        return self.raw(
-                            b"GET /v1/crl HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-                        )
-                    except OSError:
-                        continue
-                return b""
-
-            self.assertTrue((await deferToThread(again)).startswith(b"HTTP/1.1 200"))
 
     async def test_one_source_does_not_take_every_place(self) -> None:
         """Its own places are bounded; another address goes on."""
