@@ -288,6 +288,47 @@ class PlainTests(Case):
             self.assertEqual((book.dials, book.started_tls), ([], []))
 
 
+class AuthorityTests(Case):
+    """The odd hosts of the catalogue, as a redirected client would write them (T010 to T031)."""
+
+    # Malformed, another host than it looks like, an address that only some take for one, internal.
+    HOSTS = (
+        "[::1%25eth0]", "[fe80::1%eth0]", "0.0.0.0", "[::]", "0.1.2.3", "100.64.0.1",
+        "169.254.169.254", "metadata.google.internal", "172.16.0.1", "224.0.0.1", "[ff02::1]",
+        "localhost", "LOCALHOST.", "x.localhost", "localhost.evil.com", f"{HOST}..", "..",
+        f"[{HOST}]", "[[evil.com]]", "[127.0.0.1]", "\u212aapi.example.test", "xn--", "xn--a",
+        "api\u3002example.test", "ap%69.example.test", "api%2eexample.test",
+        f"evil.com\0.{HOST}", f"evil.com%00.{HOST}", f"{HOST} evil.com", f"{HOST}\tx",
+        f"{HOST}@evil.com", f"u@{HOST}", f"a:b@{HOST}", f"evil{HOST}", f"{HOST}.evil.com",
+        f"{HOST}:65536", f"{HOST}:-1", f"{HOST}:+80", f"{HOST}:8_0", f"{HOST}:80:22",
+        f"{HOST}:https", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "-a.test", "a..b",
+        ".a", "*", f"*.{HOST}", f"{'a' * 64}.test", f"{HOST},evil.com", f"{HOST}/", f"http://{HOST}",
+    )  # fmt: skip
+
+    def test_plain(self) -> None:
+        """In the Host field: each is refused, and nothing is dialled; the plain name is."""
+        for host in self.HOSTS:
+            book = self.book(going_to(port=80))
+            head = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode("utf-8")
+            book.client_sends(head)
+            self.assertIn(bytes(book.client[9:12]), (b"400", b"403", b"421"), host)
+            self.assertEqual(book.dials, [], host)
+        for host in (HOST, HOST.upper(), f"{HOST}.", f"{HOST}:80", f"{HOST}:"):
+            book = self.book(going_to(port=80))
+            book.client_sends(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
+            dialled = [dial.authority.host for dial in book.dials]
+            self.assertIn(dialled, ([HOST], []) if host.endswith(":") else ([HOST],), host)
+
+    def test_tls(self) -> None:
+        """As the server name (T095): each is refused or another name, and nothing is minted."""
+        for host in self.HOSTS:
+            raw = host.encode("utf-8")
+            book = self.book(going_to())
+            book.client_sends(records(handshake(hello_body(server_name(raw)))))
+            self.assertEqual((book.started_tls, book.dials), ([], []), host)
+            self.assertEqual([one.action for one in book.decisions()], [Action.DENY], host)
+
+
 class OtherProtocolTests(Case):
     """Neither TLS nor HTTP/1.1."""
 
