@@ -36,10 +36,10 @@ class Joined:
 class Link:
     """One connection to a gateway; ``fileno`` becomes readable when the gateway goes away."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float = _SECONDS) -> None:
         self.path = path
         self._conn = socket.socket(socket.AF_UNIX)
-        self._conn.settimeout(_SECONDS)
+        self._conn.settimeout(seconds)
         try:
             self._conn.connect(path)
         except OSError as error:
@@ -172,3 +172,47 @@ class OwnGateway:
                 self.process.kill()
                 self.process.wait()
         self.directory.cleanup()
+
+
+class Keeper:
+    """Where the gateway of a sandbox is: one that runs, or one of its own, started when need be."""
+
+    def __init__(
+        self, path: str, config: str, environ: Mapping[str, str], say: Callable[[str], None]
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._environ = environ
+        self._say = say
+        self._own: OwnGateway | None = None
+
+    def first(self) -> Link:
+        """Return a link to a gateway that runs, else to one that is started."""
+        if self._path and os.path.exists(self._path):
+            try:
+                return Link(self._path)
+            except SandboxError:
+                if not self._config:
+                    raise
+        if not self._config:
+            raise SandboxError(f"no gateway answers at {self._path}", "start it, or use --config")
+        return Link(self._start().path)
+
+    def again(self, seconds: float) -> Link:
+        """Return a link after the gateway went away; one of our own that died is started anew."""
+        own = self._own
+        if own is None:
+            return Link(self._path, seconds)
+        if own.process.poll() is not None:
+            own.stop()
+            own = self._start()
+        return Link(own.path, seconds)
+
+    def stop(self) -> None:
+        """End the gateway of our own, if there is one."""
+        if self._own is not None:
+            self._own.stop()
+
+    def _start(self) -> OwnGateway:
+        self._own = OwnGateway.start(self._config, self._environ, self._say)
+        return self._own

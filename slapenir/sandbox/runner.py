@@ -19,7 +19,7 @@ from slapenir.errors import SandboxError
 from slapenir.sandbox import launcher
 from slapenir.sandbox.cgroups import Groups, demand, make_groups
 from slapenir.sandbox.filter import read_counters
-from slapenir.sandbox.link import Joined, Link, OwnGateway
+from slapenir.sandbox.link import Joined, Keeper, Link
 from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
 from slapenir.sandbox.seccomp import program
@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LOOK_SECONDS, _REPORT_SECONDS = 1.0, 5.0
 _LONGEST_WAIT = 30.0
+_REJOIN_SECONDS = 2.0
 _STANDARD = 2  # input, output and errors
 
 
@@ -44,8 +45,9 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
     with contextlib.ExitStack() as undo:
         network = make_network(plan.rootless, plan.uid, plan.gid)
         undo.callback(network.close)
-        link, path = _find_gateway(plan, environ, say, undo)
-        sandbox = Sandbox(plan, network, link, path, say)
+        keeper = Keeper(plan.gateway, plan.config, environ, say)
+        undo.callback(keeper.stop)
+        sandbox = Sandbox(plan, network, keeper, say)
         undo.callback(sandbox.close)
         joined = sandbox.joined
         directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="slapenir-kit-"))
@@ -59,31 +61,14 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
         return sandbox.run(kit, groups)
 
 
-def _find_gateway(
-    plan: Plan, environ: Mapping[str, str], say: Say, undo: contextlib.ExitStack
-) -> tuple[Link, str]:
-    """Join a gateway that runs, else start one."""
-    if plan.gateway and os.path.exists(plan.gateway):
-        try:
-            return Link(plan.gateway), plan.gateway
-        except SandboxError:
-            if not plan.config:
-                raise
-    if not plan.config:
-        raise SandboxError(f"no gateway answers at {plan.gateway}", "start it, or use --config")
-    own = OwnGateway.start(plan.config, environ, say)
-    undo.callback(own.stop)
-    return Link(own.path), own.path
-
-
 class Sandbox:
     """A network that has joined a gateway, and the command in it."""
 
-    def __init__(self, plan: Plan, network: Network, link: Link, path: str, say: Say) -> None:
+    def __init__(self, plan: Plan, network: Network, keeper: Keeper, say: Say) -> None:
         self._plan = plan
         self._network = network
-        self._link: Link | None = link
-        self._path = path
+        self._keeper = keeper
+        self._link: Link | None = None
         self._say = say
         self._counted: dict[str, int] = {}
         self._next_try, self._wait = 0.0, 0.0
@@ -92,7 +77,9 @@ class Sandbox:
         self._child = 0
         self._status_fd = -1
         self._keyboard: dict[int, object] = {}
+        link = keeper.first()
         self.joined: Joined = link.join(plan.request.identity, network.sockets)
+        self._link = link
 
     def close(self) -> None:
         """Tell the last of what was refused, and leave the gateway."""
@@ -275,7 +262,7 @@ class Sandbox:
         if time.monotonic() < self._next_try:
             return
         try:
-            link = Link(self._path)
+            link = self._keeper.again(_REJOIN_SECONDS)
             try:
                 link.join(self.joined.identity, self._network.sockets)
             except SandboxError:

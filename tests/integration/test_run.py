@@ -418,6 +418,30 @@ class OwnGatewayTests(RunCase):
         left = subprocess.run(["pgrep", "-f", f"{config} --only-sandboxes"], capture_output=True)
         self.assertEqual(left.stdout, b"")
 
+    def test_its_gateway_is_killed(self) -> None:
+        """One that it started is started again, and requests work again."""
+        self.gateway.stop()
+        config = str(self.gateway.config_file)
+        script = (
+            'curl -sS -o /dev/null -w "%{http_code}\\n" "$0"; read word;'
+            'curl -sS -m 20 -o /dev/null -w "%{http_code}\\n" "$0"'
+        )
+        words = [sys.executable, "-m", "slapenir.cli", "run", "--user", "nobody", "-c", config]
+        words += ["--identity", "sandbox", "--", "sh", "-c", script]
+        process = subprocess.Popen(
+            [*words, f"https://{API}:{self.origin.port}/"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.workspace,
+            env={**self.gateway.environment(), "PYTHONPATH": str(ROOT)},
+        )
+        self.assertEqual(process.stdout.readline(), b"200\n")
+        subprocess.run(["pkill", "-KILL", "-f", f"{config} --only-sandboxes"], check=True)
+        output, errors = process.communicate(b"go\n", SECONDS)
+        self.assertEqual((output, process.returncode), (b"200\n", 0), errors)
+        self.assertIn(b"the gateway is back", errors)
+
     def test_killed_with_its_gateway(self) -> None:
         """A runner that is killed takes the gateway that it started along."""
         self.gateway.stop()
