@@ -143,7 +143,7 @@ class OwnGateway:
 
     def _wait(self, say: Callable[[str], None]) -> None:
         began, told = time.monotonic(), False
-        while not os.path.exists(self.path):
+        while not _accepts(self.path):  # the socket is there a moment before it listens
             waited = time.monotonic() - began
             if self.process.poll() is not None or waited > _SECONDS:
                 raise SandboxError(f"the gateway did not start: {self._last_words()}")
@@ -172,6 +172,12 @@ class OwnGateway:
                 self.process.kill()
                 self.process.wait()
         self.directory.cleanup()
+
+
+def _accepts(path: str) -> bool:
+    """Whether somebody listens at a UNIX socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 class Keeper:

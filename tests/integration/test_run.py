@@ -38,15 +38,23 @@ class RunCase(Case):
         return [*run, "--identity", "sandbox", "--user", "nobody", *arguments]
 
     def run_(self, *arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess:
-        """Run it to its end."""
-        return subprocess.run(
+        """Run it to its end; ``ran`` is the runner's process id afterwards."""
+        process = subprocess.Popen(
             self.words(*arguments),
-            input=stdin,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=self.workspace,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
-            timeout=SECONDS,
         )
+        self.ran = process.pid
+        with process:
+            try:
+                output, errors = process.communicate(stdin, SECONDS)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start it and leave it running."""
@@ -328,8 +336,8 @@ class BoundsTests(RunCase):
     """Control groups."""
 
     def groups(self) -> list[Path]:
-        """Return the groups that are left of sandboxes."""
-        return list(Path(CGROUPS).glob("**/slapenir-*"))
+        """Return the groups that are left of the runner that ended last."""
+        return list(Path(CGROUPS).glob(f"**/slapenir-{self.ran}"))
 
     def test_processes(self) -> None:
         """A fork bomb meets its bound; the group is gone afterwards."""
@@ -411,10 +419,13 @@ class OwnGatewayTests(RunCase):
         config = str(self.gateway.config_file)
         script = 'curl -sS -o /dev/null -w "%{http_code}" "$0"'
         url = f"https://{API}:{self.origin.port}/"
-        before = set(Path("/tmp").glob("slapenir-*"))
-        done = self.alone("-c", config, "--identity", "sandbox", "--", "sh", "-c", script, url)
+        scratch = self.directory / "scratch"
+        scratch.mkdir()
+        scratch.chmod(0o755)
+        words = ["-c", config, "--identity", "sandbox", "--", "sh", "-c", script, url]
+        done = self.alone(*words, TMPDIR=str(scratch))
         self.assertEqual((done.returncode, done.stdout), (0, b"200"), done.stderr)
-        self.assertEqual(set(Path("/tmp").glob("slapenir-*")) - before, set())
+        self.assertEqual(list(scratch.iterdir()), [])
         left = subprocess.run(["pgrep", "-f", f"{config} --only-sandboxes"], capture_output=True)
         self.assertEqual(left.stdout, b"")
 
@@ -450,7 +461,7 @@ class OwnGatewayTests(RunCase):
         process = subprocess.Popen(
             [*words, "--identity", "sandbox", "--", "sh", "-c", "echo up; sleep 60"],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             cwd=self.workspace,
             env={**self.gateway.environment(), "PYTHONPATH": str(ROOT)},
         )
