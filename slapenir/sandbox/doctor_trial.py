@@ -151,7 +151,8 @@ class Trial:
             return Finding(CLIENTS, name, HOLE, "the key is in its output", "tell its maintainers")
         keys = self.origin.keys_of(name)
         words = [line.strip() for line in output.splitlines() if line.strip()]
-        last = f"{words[-1][:120]}" if words else "it said nothing"
+        telling = [line for line in words if "rror" in line and "complete log" not in line]
+        last = (telling or words or ["it said nothing"])[-1][:120]
         remedy = "see docs/clients.rst for what it has to be told"
         if not keys:
             return Finding(CLIENTS, name, FAILED, f"its request did not arrive: {last}", remedy)

@@ -14,6 +14,7 @@ from slapenir.sandbox.variables import ADDING, CA_VARIABLES
 
 # Without these common clients do not trust the gateway; the others are for single tools.
 _NEEDED = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+_OUR_CAS = 8  # a few while they are rotated
 _SOCKETS = (
     "/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock",
     "/run/podman/podman.sock", "/run/crio/crio.sock", "/run/dbus/system_bus_socket",
@@ -31,7 +32,7 @@ def inside_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         f"set: {', '.join(set_)}" if set_ else "not set: the network has to lead to the gateway"
     )
     yield Finding(TRUST, "proxy variables", OK, detail)
-    ours = [path for name in ADDING if os.access(path := environ.get(name, ""), os.R_OK)]
+    ours = [path for name in ADDING if _is_ours(path := environ.get(name, ""))]
     task = {
         "ours": ours[0] if ours else "",
         "resolvers": _resolvers(),
@@ -62,6 +63,15 @@ def _bundle(name: str, path: str, remedy: str) -> Finding:
     except (OSError, PkiError) as error:
         return Finding(TRUST, name, FAILED, str(error), remedy)
     return Finding(TRUST, name, OK, f"{path}: {len(found)} certificates")
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a file holds our CAs only: by all the world's, servers cannot be told apart."""
+    from slapenir.sandbox.certificates import read_certificates
+
+    with contextlib.suppress(OSError, PkiError), open(path, "rb") as file:
+        return len(read_certificates(file.read(), path)[0]) <= _OUR_CAS
+    return False
 
 
 def _resolvers() -> list[str]:

@@ -329,6 +329,23 @@ class RunTests(SynchronousTestCase):
             wrong = {**dict.fromkeys(CA_VARIABLES, good), "PIP_CERT": path}
             self.assertEqual(self.trust(wrong), {"PIP_CERT"})
 
+    def test_a_bundle_of_everybody_says_nothing(self) -> None:
+        """With all the world's CAs as ours a foreign server would pass: TLS is not judged then."""
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        many = directory / "many.pem"
+        made = [ThrowawayCA(directory).ca_file.read_bytes() for _ in range(9)]
+        many.write_bytes(b"".join(made))
+        few = directory / "few.pem"
+        few.write_bytes(b"".join(made[:2]))
+        need_namespaces()
+        for path, expected in ((str(many), SKIPPED), (str(few), OK)):
+            space = Namespace()
+            self.addCleanup(space.remove)
+            with space.inside():
+                found = {one.name: one for one in inside_findings({"NODE_EXTRA_CA_CERTS": path})}
+            self.assertEqual(found["DNS over TLS"].result, expected)
+
     def trust(self, environ: Mapping[str, str]) -> set[str]:
         """Return the variables that are found wanting; nothing is dialled for that."""
         found = set()
