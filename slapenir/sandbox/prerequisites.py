@@ -6,33 +6,35 @@ import ctypes
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-import attrs
-
 from slapenir.errors import ConfigErrors, SandboxError, SlapenirError
 from slapenir.sandbox.cgroups import Bounds, make_groups
+from slapenir.sandbox.doctor_check import HOST, MISSING, OK, SKIPPED, Finding
+from slapenir.sandbox.doctor_gateway import gateway_findings
 from slapenir.sandbox.network import make_network
-from slapenir.sandbox.plan import Request, find_configuration, joining_socket
+from slapenir.sandbox.plan import Request, find_configuration
 from slapenir.sandbox.seccomp import program
-from slapenir.sandbox.view import interpreter
+from slapenir.sandbox.view import PROGRAMS, interpreter
 
 _NOBODY = 65534
 _LANDLOCK_CREATE, _LANDLOCK_VERSION = 444, 1
 _YEAR_2025 = 1_735_689_600
+CONFIGURATION = "configuration"
+NEEDED = frozenset((
+    "system", "bubblewrap", "nftables", "iproute2", "user namespaces", "network namespace",
+    "system call filter", "Python inside",
+))  # fmt: skip
+"""Without these there is no sandbox at all; the rest is about a certain gateway."""
 
-
-@attrs.frozen
-class Finding:
-    """One thing that was looked at: ``result`` is ok, missing, hole, failed or skipped."""
-
-    group: str
-    name: str
-    result: str
-    detail: str = ""
-    remedy: str = ""
+_PERMIT = (
+    "sysctl -w user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1 "
+    "kernel.apparmor_restrict_unprivileged_userns=0 (those that are there); in a container: let "
+    "it have unmasked /proc and the system calls unshare and mount"
+)
 
 
 class Missing(Exception):
@@ -47,28 +49,29 @@ def prerequisites(config: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Look at everything; never raises."""
     checks: dict[str, Callable[[], str]] = {
         "system": _system,
-        "bubblewrap": lambda: _tool("bwrap", "bubblewrap"),
+        "bubblewrap": lambda: _tool("bwrap", "bubblewrap", path=PROGRAMS),
         "nftables": lambda: _tool("nft", "nftables"),
         "iproute2": lambda: _tool("ip", "iproute2"),
+        "user namespaces": _user_namespaces,
         "network namespace": _network,
-        "system call filter": lambda: f"{len(program(platform.machine())) // 8} instructions",
+        "system call filter": _seccomp,
         "Landlock": _landlock,
         "control groups": _groups,
         "Python inside": _python,
         "certutil": lambda: _tool("certutil", "libnss3-tools, for Chromium", optional=True),
         "clock": _clock,
-        "configuration": lambda: _configuration(config, environ),
     }
     for name, check in checks.items():
         try:
-            yield Finding("host", name, "ok", check())
+            yield Finding(HOST, name, OK, check())
         except Missing as missing:
-            result = "skipped" if missing.optional else "missing"
-            yield Finding("host", name, result, missing.detail, missing.remedy)
+            result = SKIPPED if missing.optional else MISSING
+            yield Finding(HOST, name, result, missing.detail, missing.remedy)
         except SandboxError as error:
-            yield Finding("host", name, "missing", error.error, error.remedy)
-        except (SlapenirError, OSError) as error:
-            yield Finding("host", name, "missing", str(error), "see docs/sandbox.rst")
+            yield Finding(HOST, name, MISSING, error.error, error.remedy)
+        except (SlapenirError, OSError, subprocess.SubprocessError) as error:
+            yield Finding(HOST, name, MISSING, str(error), "see docs/sandbox.rst")
+    yield from _configuration(config, environ)
 
 
 def _system() -> str:
@@ -77,8 +80,8 @@ def _system() -> str:
     return f"{platform.release()} {platform.machine()}"
 
 
-def _tool(name: str, package: str, optional: bool = False) -> str:
-    path = shutil.which(name)
+def _tool(name: str, package: str, optional: bool = False, path: str | None = None) -> str:
+    path = shutil.which(name, path=path)
     if path is None:
         raise Missing(f"{name} is not installed", f"install {package}", optional)
     return path
@@ -93,6 +96,37 @@ def _network() -> str:
     if "tcp6" not in kinds:
         raise Missing("the kernel has no IPv6; sandboxes have only IPv4", "nothing, mostly", True)
     return f"{'by a user namespace' if rootless else 'as root'}: {kinds}"
+
+
+def _user_namespaces() -> str:
+    """Let bubblewrap make the namespaces of a sandbox, as the user that would do it."""
+    path = shutil.which("bwrap", path=PROGRAMS)
+    if path is None:
+        raise Missing("not tried without bubblewrap", "install bubblewrap", optional=True)
+    words = [path, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", path, "--version"]
+    root = os.geteuid() == 0
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd="/",
+        user=_NOBODY if root else None,
+        group=_NOBODY if root else None,
+        extra_groups=[] if root else None,
+    )
+    if done.returncode:
+        raise Missing(done.stderr.strip() or f"bwrap ended with {done.returncode}", _PERMIT)
+    return "bubblewrap can make them"
+
+
+def _seccomp() -> str:
+    size = len(program(platform.machine())) // 8
+    if not os.path.exists("/proc/sys/kernel/seccomp"):
+        raise Missing("the kernel has none", "use a kernel with CONFIG_SECCOMP_FILTER")
+    return f"{size} instructions"
 
 
 def _landlock() -> str:
@@ -126,27 +160,17 @@ def _clock() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
 
 
-def _configuration(config: str, environ: Mapping[str, str]) -> str:
+def _configuration(config: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Read it, and look at the gateway that it is for."""
     request = Request(command=("true",), config=config)
     try:
         path, settings = find_configuration(request, environ)
     except ConfigErrors as error:
         first = error.errors[0]
-        raise Missing(str(first), "run: slapenir check FILE") from None
-    socket_path = joining_socket(settings)
-    if settings is None:
-        return f"none that can be read; a gateway may answer at {socket_path}"
-    _authority(settings)
-    joins = (
-        "a gateway answers" if socket_path and os.path.exists(socket_path) else "no gateway runs"
-    )
-    return f"{path}; {joins}"
-
-
-def _authority(settings: object) -> None:
-    """Refuse a CA of the future: the clock is wrong, or was when it was made."""
-    from slapenir.config.bundles import load_interception
-
-    for one in load_interception(settings).authorities.values():  # type: ignore[arg-type]
-        if one.certificate.not_valid_before_utc.timestamp() > time.time():
-            raise Missing("the interception CA is not good yet", "set the clock")
+        yield Finding(HOST, CONFIGURATION, MISSING, str(first), "run: slapenir check FILE")
+        return
+    except SandboxError as error:
+        yield Finding(HOST, CONFIGURATION, MISSING, error.error, error.remedy)
+        return
+    yield Finding(HOST, CONFIGURATION, OK, path or "none that can be read, and none is needed")
+    yield from gateway_findings(path, settings, environ)

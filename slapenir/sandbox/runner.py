@@ -24,7 +24,15 @@ from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
 from slapenir.sandbox.seccomp import program
 from slapenir.sandbox.trust import Kit, make_kit
-from slapenir.sandbox.view import KIT, LAUNCHER, interpreter, is_writable, mounts, texts
+from slapenir.sandbox.view import (
+    KIT,
+    LAUNCHER,
+    PROGRAMS,
+    interpreter,
+    is_writable,
+    mounts,
+    texts,
+)
 
 Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -131,7 +139,7 @@ class Sandbox:
         """Return bubblewrap's command line and the descriptors that it is given."""
         plan, view = self._plan, self._plan.view
         python, more = interpreter()
-        bwrap = shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")
+        bwrap = shutil.which("bwrap", path=PROGRAMS)
         if bwrap is None:
             raise SandboxError("bwrap is not installed", "install bubblewrap")
         descriptors: list[int] = []

@@ -19,6 +19,9 @@ SCRATCH = ("/tmp", "/var/tmp", "/run", "/home", "/root")  # noqa: S108
 _NEVER_WRITTEN = (
     *(one for one in SYSTEM if one != "/opt"), "/dev", "/proc", "/sys", "/boot",
 )  # fmt: skip
+PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
+"""Where bubblewrap is looked for: never where the caller's PATH leads."""
+
 KIT = "/run/slapenir/trust"
 LAUNCHER = "/run/slapenir/launcher.py"
 _PYTHON = "/run/slapenir/python"
