@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from slapenir.cli.authority import make_authority
 from slapenir.config.load import load
-from tests.support.gateway import ROOT, free_port
+from tests.support.gateway import ROOT
+from tests.support.ports import free_port
 
 CONFIG = """
 [gateway]

@@ -29,6 +29,7 @@ from tests.integration.scene import BEARER, new_secret
 from tests.support.certs import ThrowawayCA
 from tests.support.gateway import Credential, Gateway, Rule
 from tests.support.origin import Origin, Request, Step, ok
+from tests.support.ports import free_port
 
 PLAIN = "plain.example.test"
 UPLOAD = "upload.example.test"
@@ -260,8 +261,7 @@ def storm() -> Storm:
         SECURE: Origin(one.respond, context),
     }
     one.mute = socket.create_server(("127.0.0.1", 0))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        closed = probe.getsockname()[1]
+    closed = free_port()
     one.hosts = {host: origin.port for host, origin in one.origins.items()}
     one.hosts |= {MUTE: one.mute.getsockname()[1], CLOSED: closed, DENIED: closed}
     one.gateway = one.new_gateway(SHORT)

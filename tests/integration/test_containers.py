@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.case import need
 from tests.integration.test_managed import ManagedBed
-from tests.support.gateway import ROOT, free_port
+from tests.support.gateway import ROOT
 from tests.support.netns import Namespace, join, need_namespaces
+from tests.support.ports import free_port
 from tests.support.traces import traces
 
 PLACE = ROOT / "etc" / "containers"

@@ -17,7 +17,8 @@ from tests.integration.agent import tunnel
 from tests.integration.case import need
 from tests.integration.scene import API
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import Gateway, Rule, free_port
+from tests.support.gateway import Gateway, Rule
+from tests.support.ports import free_port
 from tests.wire.test_question import query, raw
 
 

@@ -27,8 +27,9 @@ from tests.integration.scene import BEARER, CLIENTS, echo, new_secret
 from tests.integration.test_library_clients import undici_directory
 from tests.support.agents import SERVER, AgentCA, AgentCertificate, pem, spiffe
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import ROOT, Credential, Gateway, clean_environment, free_port
+from tests.support.gateway import ROOT, Credential, Gateway, clean_environment
 from tests.support.origin import Origin, Request, Step, ok
+from tests.support.ports import free_port
 from tests.support.tls_in_tls import TlsInTls, proxy_tls, tunnel_through
 from tests.support.traces import traces
 

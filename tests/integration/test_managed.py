@@ -23,8 +23,9 @@ from tests.integration.case import need
 from tests.integration.scene import BEARER, echo, new_secret
 from tests.support.agents import spiffe
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import Credential, Gateway, clean_environment, free_port
+from tests.support.gateway import Credential, Gateway, clean_environment
 from tests.support.origin import Origin
+from tests.support.ports import free_port
 from tests.support.step_ca import PROVISIONER, StepCa
 from tests.support.traces import traces
 

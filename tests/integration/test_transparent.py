@@ -21,9 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.case import need
 from tests.integration.scene import API, BEARER, GIT, echo, new_secret
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import Credential, Gateway, Rule, free_port
+from tests.support.gateway import Credential, Gateway, Rule
 from tests.support.netns import Namespace, command, join, need_namespaces
 from tests.support.origin import Origin
+from tests.support.ports import free_port
 from tests.support.traces import traces
 
 ATTACKER = {4: "203.0.113.66", 6: "2001:db8::66"}

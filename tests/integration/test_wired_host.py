@@ -19,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.case import need
 from tests.integration.scene import API, BEARER, Ran, echo, new_secret
 from tests.support.certs import ThrowawayCA
-from tests.support.gateway import IDENTITY, Credential, Gateway, Rule, free_port
+from tests.support.gateway import IDENTITY, Credential, Gateway, Rule
 from tests.support.netns import Namespace, command, join, need_namespaces
 from tests.support.origin import Origin
+from tests.support.ports import free_port
 from tests.support.probes import tcp, udp, user
 from tests.support.traces import traces
 

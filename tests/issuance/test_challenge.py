@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from slapenir.issuance import challenge
 from slapenir.issuance.challenge import MAX_CONNECTIONS, Challenges
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 
 REACTOR: Any = reactor
 PATH = b"/.well-known/acme-challenge/"

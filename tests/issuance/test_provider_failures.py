@@ -19,7 +19,7 @@ from slapenir.issuance.stepca_provider import StepCaProvider, minted_tokens
 from slapenir.pki.held import Held, Wanted
 from tests.issuance.https_rig import HOST, REACTOR, HttpsTestCase, Silent, ok
 from tests.support.agents import spiffe
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 from tests.support.step_ca import PROVISIONER, StepCa
 from tests.support.tls import CLIENT_AUTH, TestCA
 

@@ -19,7 +19,7 @@ from slapenir.issuance.stepca_provider import StepCaProvider, given_token, minte
 from slapenir.pki.held import Held, Wanted
 from slapenir.secret import Secret
 from tests.support.agents import spiffe
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 from tests.support.step_ca import PROVISIONER, Pebble, StepCa
 
 SERVER = Wanted(dns=("localhost",), server=True, lifetime=3600.0)

@@ -41,6 +41,7 @@ from slapenir.sandbox.variables import CA_VARIABLES
 from tests.support.certs import ThrowawayCA
 from tests.support.gateway import ROOT
 from tests.support.netns import Namespace, need_namespaces
+from tests.support.ports import free_port
 
 SECONDS = 240
 PUBLIC = "8.8.8.8"
@@ -176,8 +177,7 @@ class RunTests(SynchronousTestCase):
         directory = Path(self.mktemp()).resolve()
         words = [sys.executable, "-m", "slapenir.cli", "init", str(directory)]
         subprocess.run(words, check=True, capture_output=True, env={"PYTHONPATH": str(ROOT)})
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = port or probe.getsockname()[1]
+        port = port or free_port()
         file = directory / "slapenir.toml"
         file.write_text(file.read_text("utf-8").replace("tcp:8080:", f"tcp:{port}:"), "utf-8")
         return str(file)

@@ -23,7 +23,8 @@ from slapenir.pki.revocation import Revocations
 from slapenir.pki.tokens import decode_token, encode_token
 from slapenir.sidecar.options import TOKEN_VARIABLE
 from tests.sidecar.rig import REACTOR, SidecarTestCase, echo
-from tests.support.gateway import ROOT, clean_environment, free_port
+from tests.support.gateway import ROOT, clean_environment
+from tests.support.ports import free_port
 
 TWISTD = (
     "import sys; from twisted.scripts.twistd import run; sys.exit(run())",

@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IDENTITY = "sandbox"
@@ -109,12 +110,6 @@ class Rule:
 
 def _strings(values: Sequence[str]) -> str:
     return "[" + ", ".join(json.dumps(value) for value in values) + "]"
-
-
-def free_port() -> int:
-    """Return a loopback TCP port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def clean_environment() -> dict[str, str]:

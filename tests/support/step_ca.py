@@ -13,7 +13,8 @@ from jwcrypto import jwk
 from twisted.trial.unittest import SkipTest
 
 from tests.support.agents import AgentCA, AgentCertificate, pem
-from tests.support.gateway import ROOT, clean_environment, free_port
+from tests.support.gateway import ROOT, clean_environment
+from tests.support.ports import free_port
 
 TOOLS = ROOT / "build" / "tools"
 START_SECONDS = 20.0
