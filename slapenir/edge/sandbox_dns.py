@@ -7,6 +7,7 @@ Messages are made by twisted.names; what a sandbox sends is read by our own stri
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -28,8 +29,12 @@ from slapenir.wire.question import MAX_MESSAGE, Question, QuestionError, parse_q
 LISTENER = "dns"
 """What the records call it."""
 
-_CONNECTIONS = 64
+_CONNECTIONS = 256
+_CONNECTIONS_PER_IDENTITY = 8
 _IDLE_SECONDS = 10.0
+# What one socket may have answered before the others of the reactor have their turn.
+_TURN_BYTES = 1024
+_TURN_QUERIES = 4
 Whose = Callable[[str], str]
 """Which identity an address is, empty for nobody."""
 
@@ -46,7 +51,7 @@ class SandboxDns:
         self._names = names
         self._whose = whose
         self._numbers = count(1)
-        self.connections = 0
+        self.connections: Counter[str] = Counter()
 
     def listen(self, host: str, port: int) -> Deferred[list[IListeningPort]]:
         """Open UDP and TCP at an address; errbacks CannotListenError."""
@@ -55,6 +60,7 @@ class SandboxDns:
             udp = self._reactor.listenUDP(
                 port, _Datagrams(self, self._whose), interface=host, maxPacketSize=MAX_MESSAGE + 1
             )
+            udp.maxThroughput = _TURN_BYTES
             try:
                 tcp = self._reactor.listenTCP(port, _Streams(self, self._whose), interface=host)
             except Exception:
@@ -81,6 +87,7 @@ class SandboxDns:
                 handed.fileno(), handed.family, _Datagrams(self, whose), MAX_MESSAGE + 1
             )
             take_over(port, HandedDatagrams)
+            port.maxThroughput = _TURN_BYTES  # type: ignore[attr-defined]
         else:
             port = self._reactor.adoptStreamPort(
                 handed.fileno(), handed.family, _Streams(self, whose)
@@ -143,28 +150,54 @@ class _Datagrams(DatagramProtocol):
         self._whose = whose
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """Answer one query."""
+        """Answer one query; what cannot be answered (RFC 6335, 6: port 0) is not."""
+        if addr[1] == 0:
+            return
         answer = self._server.answer(datagram, self._whose, addr[0], addr[1])
-        if answer is not None:
+        if answer is None:
+            return
+        try:
             self.transport.write(answer, addr)  # type: ignore[union-attr]
+        except OSError:
+            return  # no room, or no way: as good as lost on the way, and asked again
 
 
 class _Stream(Int16StringReceiver, TimeoutMixin):
-    """TCP: queries one after another, until it is idle."""
+    """TCP: queries one after another, until it is idle.
+
+    After a few queries the other connections have their turn.  Who does not read the answers is
+    not read, and so becomes idle.
+    """
 
     MAX_LENGTH = MAX_MESSAGE
 
-    def __init__(self, server: SandboxDns, whose: Whose) -> None:
+    def __init__(self, server: SandboxDns, whose: Whose, identity: str) -> None:
         self._server = server
         self._whose = whose
+        self._identity = identity
+        self._full = False
+        self._answered = 0
+        self._turn: Any = None
 
     def connectionMade(self) -> None:
         """Start the clock."""
+        self.transport.registerProducer(self, True)  # type: ignore[union-attr]
         self.setTimeout(_IDLE_SECONDS)  # type: ignore[no-untyped-call]
 
     def callLater(self, period: float, func: Any) -> Any:
         """Use the server's reactor for the clock."""
         return self._server._reactor.callLater(period, func)
+
+    def pauseProducing(self) -> None:
+        """Stop reading: answers wait to be sent."""
+        self._full = True
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+
+    def resumeProducing(self) -> None:
+        """Go on, but for a turn that is over."""
+        self._full = False
+        if self._turn is None:
+            super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def stringReceived(self, string: bytes) -> None:
         """Answer one query; its deadline is not that of the next."""
@@ -173,8 +206,17 @@ class _Stream(Int16StringReceiver, TimeoutMixin):
         answer = self._server.answer(string, self._whose, peer.host, peer.port)
         if answer is None:
             self.transport.loseConnection()  # type: ignore[union-attr]
-        else:
-            self.sendString(answer)  # type: ignore[no-untyped-call]
+            return
+        self.sendString(answer)  # type: ignore[no-untyped-call]
+        self._answered += 1
+        if self._answered % _TURN_QUERIES == 0 and self._turn is None:
+            super().pauseProducing()  # type: ignore[no-untyped-call]
+            self._turn = self.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        if not self._full:
+            super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def lengthLimitExceeded(self, length: int) -> None:
         """End: no query is that long."""
@@ -187,11 +229,17 @@ class _Stream(Int16StringReceiver, TimeoutMixin):
     def connectionLost(self, reason: Any = None) -> None:
         """Make room for another."""
         self.setTimeout(None)  # type: ignore[no-untyped-call]
-        self._server.connections -= 1
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._server.connections[self._identity] -= 1
 
 
 class _Streams(ServerFactory):
-    """Make the protocols of TCP connections, as many as there may be at one time."""
+    """Make the protocols of TCP connections, as many as there may be at one time.
+
+    One identity has its own share, so that it cannot take the places of others.
+    """
 
     noisy = False
 
@@ -201,10 +249,13 @@ class _Streams(ServerFactory):
 
     def buildProtocol(self, addr: IAddress) -> _Stream | None:  # type: ignore[override]
         """Return the protocol of one connection; None when there are too many."""
-        if self._server.connections >= _CONNECTIONS:
+        host: str = addr.host  # type: ignore[attr-defined]
+        identity = self._whose(host)
+        held = self._server.connections
+        if held[identity] >= _CONNECTIONS_PER_IDENTITY or held.total() >= _CONNECTIONS:
             return None
-        self._server.connections += 1
-        return _Stream(self._server, self._whose)
+        held[identity] += 1
+        return _Stream(self._server, self._whose, identity)
 
 
 def stop_all(ports: list[IListeningPort]) -> Deferred[Any]:
