@@ -13,7 +13,7 @@ from slapenir.errors import CodingError, RemoteProtocolError
 from slapenir.events import CredentialUse, Decided, Who
 from slapenir.exchange import answers
 from slapenir.exchange.answers import Answer
-from slapenir.exchange.outbound import Refusal, RequestBody, inject_head, scan_head
+from slapenir.exchange.outbound import Refusal, RequestBody, inject_head, scan_head, scan_name
 from slapenir.exchange.terms import Terms
 from slapenir.names import Action, Authority, Reason, Scheme, Stage
 from slapenir.policy.decide import decide_request
@@ -132,10 +132,9 @@ def admit(
     injection = inject_head(terms, identity, head, target, authority, scheme, credentials)
     admission.target, admission.fields = injection.target, injection.headers
     admission.uses = injection.uses
-    named = b"%s %s\n" % (head.method, admission.authority_text.encode("ascii"))
-    if tunnel is None:  # labels may be pieces of a secret; a tunnel's host was looked at before
-        named += named.replace(b".", b"")
-    refusal = scan_head(terms, named + injection.view)
+    refusal = scan_head(terms, head.method + b"\n" + injection.view)
+    if refusal is None and tunnel is None:  # a tunnel's host was looked at before
+        refusal = scan_name(terms, b"\n".join((_sent_host(head.target), written or b"")))
     if refusal is not None:
         _withhold(admission)
     elif not decision.allowed:
@@ -148,11 +147,16 @@ def admit(
     return admission
 
 
+def _sent_host(target: bytes) -> bytes:
+    """Return the authority of a target in absolute form as it was sent, or nothing."""
+    _, found, rest = target.partition(b"://")
+    return rest.partition(b"/")[0] if found else b""
+
+
 def _withhold(admission: Admission) -> None:
     """Keep what a secret may stand in out of the records."""
     admission.path = ""
-    named = admission.authority_text.encode("ascii")
-    if admission.terms.request.scan(named + b"\n" + named.replace(b".", b"")):
+    if scan_name(admission.terms, admission.authority_text.encode("ascii")) is not None:
         admission.authority_text = ""
     admission.method = known_method(admission.method)
 

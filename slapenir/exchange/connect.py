@@ -10,8 +10,13 @@ from slapenir.exchange.admission import malformed
 from slapenir.exchange.answers import Answer
 from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.inputs import CLIENT, DialFailed, Dialled, Timer
-from slapenir.exchange.opening import HANDSHAKE_FAILURE, UNRECOGNIZED_NAME, Opening
-from slapenir.exchange.outbound import Refusal, scan_head
+from slapenir.exchange.opening import (
+    ACCESS_DENIED,
+    HANDSHAKE_FAILURE,
+    UNRECOGNIZED_NAME,
+    Opening,
+)
+from slapenir.exchange.outbound import Refusal, scan_head, scan_name
 from slapenir.names import Action, Authority, Outcome, Reason, Stage
 from slapenir.policy.model import Decision
 from slapenir.wire.clienthello import ClientHello
@@ -46,9 +51,9 @@ class ConnectLayer(Opening):
             self._refuse(admission.answer())
             return
         self._decision = self._judge(self._authority)
-        # The host is looked at with and without its dots: labels may be pieces of a secret (T039).
-        view = b"CONNECT %s\r\n%s\r\n" % (head.target, head.target.replace(b".", b""))
-        refusal = scan_head(terms, view + b"".join(b"%s: %s\r\n" % f for f in head.headers))
+        refusal = scan_name(terms, head.target) or scan_head(
+            terms, b"".join(b"%s: %s\r\n" % field for field in head.headers)
+        )
         if refusal is not None:
             self._authority = Authority("", 0)
             self._decision = Decision(Stage.CONNECT, Action.DENY, refusal.reason)
@@ -109,6 +114,8 @@ class ConnectLayer(Opening):
         name = hello.server_name
         if name != self._authority.host and (name is not None or passthrough):
             self._cut(Reason.SNI_MISMATCH, UNRECOGNIZED_NAME)
+        elif passthrough and (refusal := scan_name(self._terms, hello.sent_name)) is not None:
+            self._cut_for(refusal, ACCESS_DENIED)
         elif passthrough and hello.ech:
             self._cut(Reason.CLIENT_HELLO_REFUSED, HANDSHAKE_FAILURE, "it uses ECH")
         elif passthrough:

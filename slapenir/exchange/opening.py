@@ -202,7 +202,10 @@ class Opening:
 
     def _cut(self, reason: Reason, alert: bytes, detail: str = "") -> None:
         """Refuse what the client sent and close."""
-        self._record(Refusal(reason), detail)
+        self._cut_for(Refusal(reason), alert, detail)
+
+    def _cut_for(self, refusal: Refusal, alert: bytes, detail: str = "") -> None:
+        self._record(refusal, detail)
         if alert:
             self._session.send(CLIENT, alert)
         self._end(Outcome.DENIED, detail)

@@ -19,7 +19,7 @@ from slapenir.exchange.terms import EVERYBODY, Terms
 from slapenir.names import Authority, Form, Place, Reason, Scheme
 from slapenir.scan.codings import Decoder, parse_codings
 from slapenir.scan.detect import Detector
-from slapenir.scan.engine import Match
+from slapenir.scan.engine import Engine, Match
 from slapenir.scan.swap import Swapper
 from slapenir.wire.headers import values
 from slapenir.wire.messages import Framing, HeaderList, RequestHead
@@ -36,9 +36,9 @@ class Refusal:
     finding: Finding | None = None
 
 
-def finding_for(terms: Terms, match: Match, place: Place) -> Refusal:
-    """Return the refusal for a pattern found in a request."""
-    pattern = terms.request.patterns[match.pattern]
+def finding_for(terms: Terms, match: Match, place: Place, engine: Engine | None = None) -> Refusal:
+    """Return the refusal for a pattern that ``engine``, or that for requests, found."""
+    pattern = (engine or terms.request).patterns[match.pattern]
     watched = terms.watched[pattern.owner]
     reason = Reason.HONEYTOKEN if watched.identity else Reason.SECRET_IN_REQUEST
     return Refusal(reason, Finding(watched.credential, pattern.form, place, watched.identity))
@@ -48,6 +48,20 @@ def scan_head(terms: Terms, view: bytes) -> Refusal | None:
     """Return the refusal for the first pattern in what the agent wrote, or None."""
     matches = terms.request.scan(view)
     return finding_for(terms, matches[0], Place.HEAD) if matches else None
+
+
+def scan_name(terms: Terms, name: bytes) -> Refusal | None:
+    """Return the refusal for the first pattern in a host name as it was sent, or None.
+
+    It is looked at with and without its dots, for labels may be pieces of a secret (T039), and
+    without regard to case, for names lose it on their way.
+    """
+    view = b"%s\r\n%s\r\n" % (name, name.replace(b".", b""))
+    for engine in (terms.request, terms.names):
+        matches = engine.scan(view)
+        if matches:
+            return finding_for(terms, matches[0], Place.HEAD, engine)
+    return None
 
 
 def inject_head(

@@ -13,8 +13,8 @@ import attrs
 
 from slapenir.errors import AuthorityError
 from slapenir.events import Decided, Event, NameAsked, Who
-from slapenir.exchange.budget import NameBudget
-from slapenir.exchange.outbound import Refusal, scan_head
+from slapenir.exchange.budget import NameBudget, Told
+from slapenir.exchange.outbound import Refusal, scan_name
 from slapenir.exchange.synthetic import SyntheticAddresses
 from slapenir.exchange.terms import Terms
 from slapenir.names import Action, Reason, Stage, canonical_host, is_ipv4
@@ -23,6 +23,8 @@ from slapenir.wire.question import AAAA, IN, A, Question
 SECONDS = 30
 """How long an answer is good for; the same question gets the same answer again."""
 
+# Of names with a secret in them, how many of one identity are told apart in a minute.
+_FINDINGS = 64
 _VERSIONS = {A: 4, AAAA: 6}
 
 
@@ -49,7 +51,8 @@ class Names:
     """Answer questions for names.
 
     ``limit`` bounds the different names that one identity may ask for in a minute, of those that
-    no rule names outright.  A denied name is recorded once a minute.
+    no rule names outright.  A denied name is recorded once a minute, and so is that there were
+    more than the limit, and each of up to ``_FINDINGS`` names that hold a secret.
     """
 
     def __init__(
@@ -58,9 +61,15 @@ class Names:
         self._terms = terms
         self._addresses = addresses
         self._budget = NameBudget(limit)
+        self._told = Told(limit + 1)
+        self._findings = Told(_FINDINGS)
 
     def ask(self, who: Who, question: Question, now: float) -> tuple[Reply, list[Event]]:
         """Return the answer and what to publish before it is sent; ``now`` in seconds."""
+        terms, identity, raw = self._terms(), who.identity, question.name
+        found = scan_name(terms, raw)
+        if found is not None:  # before all that may keep it from being looked at
+            return Reply(Code.NXDOMAIN), self._found(who, raw, found, now)
         if question.kind_class != IN:
             return Reply(Code.REFUSED), [NameAsked(who, "refused")]
         try:
@@ -69,19 +78,14 @@ class Names:
             return Reply(Code.NXDOMAIN), [NameAsked(who, "malformed")]
         if ":" in name or is_ipv4(name):
             return Reply(Code.NXDOMAIN), [NameAsked(who, "malformed")]
-        terms, identity = self._terms(), who.identity
-        # With and without its dots: labels may be pieces of a secret (T039).
-        raw = question.name
-        found = scan_head(terms, b"%s\r\n%s\r\n" % (raw, raw.replace(b".", b"")))
-        known = self._budget.knows(identity, name, now)
         wanted = terms.policy.names(identity, name)
-        free = wanted.exact and found is None
-        if not free and not self._budget.take(identity, name, now):
-            return Reply(Code.REFUSED), [NameAsked(who, "limit")]
-        if found is not None or not wanted.allowed:
-            refusal = found or Refusal(Reason.NO_RULE)
-            events = self._denied(who, "" if found else name, refusal)
-            return Reply(Code.NXDOMAIN), events[1:] if known else events
+        if not wanted.exact and not self._budget.take(identity, name, now):
+            return Reply(Code.REFUSED), self._limited(who, now)
+        if not wanted.allowed:
+            events: list[Event] = [NameAsked(who, "denied")]
+            if self._told.fresh(identity, name, now):
+                events.insert(0, _denied(who, name, Refusal(Reason.NO_RULE)))
+            return Reply(Code.NXDOMAIN), events
         version = _VERSIONS.get(question.kind)
         if version is None:  # also HTTPS and SVCB: nothing may lead a client to QUIC or ECH (T042)
             return Reply(Code.NOERROR), [NameAsked(who, "empty")]
@@ -90,14 +94,28 @@ class Names:
             NameAsked(who, "address" if address else "empty")
         ]
 
-    def _denied(self, who: Who, name: str, refusal: Refusal) -> list[Event]:
-        decided = Decided(
-            who,
-            0,
-            Stage.NAME,
-            Action.DENY,
-            refusal.reason,
-            authority=name,
-            finding=refusal.finding,
-        )
-        return [decided, NameAsked(who, "denied")]
+    def _found(self, who: Who, raw: bytes, found: Refusal, now: float) -> list[Event]:
+        """Return what to publish of a secret in a name: the name itself is in no record."""
+        events: list[Event] = [NameAsked(who, "denied")]
+        if self._findings.fresh(who.identity, raw.decode("latin-1"), now):
+            events.insert(0, _denied(who, "", found))
+        return events
+
+    def _limited(self, who: Who, now: float) -> list[Event]:
+        """Return what to publish of a name beyond the limit: a record once a minute."""
+        events: list[Event] = [NameAsked(who, "limit")]
+        if self._told.fresh(who.identity, "", now):
+            events.insert(0, _denied(who, "", Refusal(Reason.LIMIT)))
+        return events
+
+
+def _denied(who: Who, name: str, refusal: Refusal) -> Decided:
+    return Decided(
+        who,
+        0,
+        Stage.NAME,
+        Action.DENY,
+        refusal.reason,
+        authority=name,
+        finding=refusal.finding,
+    )

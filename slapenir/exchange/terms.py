@@ -5,7 +5,7 @@ A reload makes a new Terms; an exchange keeps the one it began with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -14,13 +14,14 @@ from slapenir.credentials.model import BodySurface, Credential
 from slapenir.names import Action, Form, host_matches
 from slapenir.policy.match import Policy
 from slapenir.scan.engine import Engine
-from slapenir.scan.forms import patterns_of, replacements_of
+from slapenir.scan.forms import Pattern, patterns_of, replacements_of
 from slapenir.scan.rewrite import Redactions
 from slapenir.wire.limits import WireLimits
 
 EVERYBODY = "*"
 # Entries that the cache of credentials by host may have before it is emptied.
 _CACHED = 4096
+_LONGEST_NAME = 253
 
 
 @attrs.frozen(slots=True)
@@ -77,7 +78,8 @@ class Terms:
     """Everything a session asks for.  Immutable but for its bounded caches.
 
     ``response`` finds real secrets; ``request`` finds real secrets and every identity's
-    placeholders.  ``secrets[i]`` and ``watched[i]`` name what owner ``i`` of their patterns is.
+    placeholders; ``names`` finds the same in host names, raw and in any case.  ``secrets[i]`` and
+    ``watched[i]`` name what owner ``i`` of their patterns is.
     """
 
     policy: Policy
@@ -87,6 +89,7 @@ class Terms:
     credentials: Mapping[str, Credential]
     response: Engine
     request: Engine
+    names: Engine
     secrets: tuple[str, ...]
     watched: tuple[Watched, ...]
     protections: Mapping[str, Protection]
@@ -177,10 +180,12 @@ def build_terms(
         ]
     )
     watched = [Watched(name) for name in secrets]
+    values = [credentials[name].secret.reveal() for name in secrets]
     request_patterns = list(response.patterns)
     for owned, placeholder in _placeholders(credentials, placeholders).items():
         request_patterns += patterns_of(placeholder, len(watched), None)
         watched.append(owned)
+        values.append(placeholder)
     protections = {
         identity: Protection(_redactions(response, secrets, credentials, held), dict(held))
         for identity, held in placeholders.items()
@@ -193,10 +198,20 @@ def build_terms(
         credentials=dict(credentials),
         response=response,
         request=Engine(request_patterns),
+        names=Engine(_in_names(values)),
         secrets=secrets,
         watched=tuple(watched),
         protections=protections,
     )
+
+
+def _in_names(values: Sequence[bytes]) -> list[Pattern]:
+    """Return what is looked for in host names: what fits in one, in any case (RFC 4343)."""
+    return [
+        Pattern(owner, Form.RAW, value, True, value)
+        for owner, value in enumerate(values)
+        if len(value) <= _LONGEST_NAME
+    ]
 
 
 def _placeholders(

@@ -21,7 +21,7 @@ from slapenir.exchange.opening import (
     UNRECOGNIZED_NAME,
     Opening,
 )
-from slapenir.exchange.outbound import Refusal, scan_head
+from slapenir.exchange.outbound import Refusal, scan_name
 from slapenir.names import Action, Authority, Outcome, Reason, Stage
 from slapenir.policy.model import Decision, Destination
 from slapenir.wire.clienthello import ClientHello
@@ -102,9 +102,7 @@ class TransparentLayer(Opening):
             return
         authority = Authority(name, self._authority.port)
         decision = self._judge(authority)
-        # With and without its dots, as for a CONNECT (T039).
-        text = name.encode("ascii")
-        refusal = scan_head(self._terms, b"%s\r\n%s\r\n" % (text, text.replace(b".", b"")))
+        refusal = scan_name(self._terms, hello.sent_name)
         if refusal is not None:
             self._authority = Authority("", 0)
             self._decision = Decision(Stage.CONNECT, Action.DENY, refusal.reason)

@@ -23,7 +23,8 @@ _SESSION_TICKET = 35
 _PRE_SHARED_KEY = 41
 _EARLY_DATA = 42
 _SUPPORTED_VERSIONS = 43
-_ECH = 0xFE0D
+# RFC 9849, its drafts from the eighth on, and the ESNI of before.
+_ECH = frozenset((0xFE0D, 0xFE0C, 0xFE0B, 0xFE0A, 0xFE09, 0xFE08, 0xFFCE))
 _EXTENSION = struct.Struct(">HH").unpack_from
 
 
@@ -31,13 +32,14 @@ _EXTENSION = struct.Struct(">HH").unpack_from
 class ClientHello:
     """What a client asks for before its TLS starts.
 
-    ``server_name`` is canonical, or None when no name was sent; ``alpn`` the protocols offered,
-    in order; ``ech`` whether an encrypted (or GREASE) hello is inside; ``resumes`` whether a
-    session or key is offered; ``early_data`` whether 0-RTT data follows; ``versions`` the
-    supported_versions list, or the legacy version alone.
+    ``server_name`` is canonical, or None when no name was sent, ``sent_name`` as it was sent;
+    ``alpn`` the protocols offered, in order; ``ech`` whether an encrypted (or GREASE) hello is
+    inside; ``resumes`` whether a session or key is offered; ``early_data`` whether 0-RTT data
+    follows; ``versions`` the supported_versions list, or the legacy version alone.
     """
 
     server_name: str | None
+    sent_name: bytes = b""
     alpn: tuple[bytes, ...] = ()
     ech: bool = False
     resumes: bool = False
@@ -162,10 +164,12 @@ def parse_client_hello(body: bytes) -> ClientHello:
     name = extensions.get(_SERVER_NAME)
     alpn = extensions.get(_ALPN)
     versions = extensions.get(_SUPPORTED_VERSIONS)
+    server_name, sent_name = (None, b"") if name is None else _server_name(name)
     return ClientHello(
-        server_name=None if name is None else _server_name(name),
+        server_name=server_name,
+        sent_name=sent_name,
         alpn=() if alpn is None else _protocols(alpn),
-        ech=_ECH in extensions,
+        ech=not _ECH.isdisjoint(extensions),
         resumes=_PRE_SHARED_KEY in extensions or bool(extensions.get(_SESSION_TICKET)),
         early_data=_EARLY_DATA in extensions,
         versions=(legacy,) if versions is None else _versions(versions),
@@ -189,8 +193,8 @@ def _extensions(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _server_name(data: bytes) -> str:
-    """Return the one name of a server_name extension in canonical form (RFC 6066, 3)."""
+def _server_name(data: bytes) -> tuple[str, bytes]:
+    """Return the one name of an extension (RFC 6066, 3), in canonical form and as it was sent."""
     outer = _Cursor(data)
     names = _Cursor(outer.vector(2, 1))
     outer.end()
@@ -205,7 +209,7 @@ def _server_name(data: bytes) -> str:
         raise RemoteProtocolError("the server name is not a host name") from None
     if ":" in host or is_ipv4(host):
         raise RemoteProtocolError("the server name is an IP address")
-    return host
+    return host, raw
 
 
 def _protocols(data: bytes) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""Whoever asks as fast as they can: the reactor's other sockets have their turn, memory is bounded."""
+"""Who asks as fast as it can: the reactor's other sockets have their turn, memory is bounded."""
 
 from __future__ import annotations
 

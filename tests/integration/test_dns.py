@@ -163,7 +163,7 @@ class DnsTests(SynchronousTestCase):
         self.assertIn("slapenir_internal_errors_total 0.0", metrics)
 
     def test_many_connections(self) -> None:
-        """One identity has eight TCP connections; another's are there, so is UDP, and more later."""
+        """One identity has eight TCP connections; others have theirs, and UDP goes on."""
         held = [socket.create_connection(("127.0.0.1", self.port), 5) for _ in range(20)]
         self.assertIn("status: NOERROR", self.dig(API))
         closed = 0

@@ -175,6 +175,9 @@ class ContentTests(SynchronousTestCase):
 
     def test_t099_encrypted_hello(self) -> None:
         """T099: an encrypted or GREASE hello is noted."""
+        for draft in (0xFE08, 0xFE09, 0xFE0A, 0xFE0B, 0xFE0C, 0xFFCE):  # of ECH, and ESNI
+            found = read(hello(server_name(b"api.example"), extension(draft, b"\x00" * 10)))
+            self.assertTrue(found.ech)
         found = read(hello(server_name(b"api.example"), extension(0xFE0D, b"\x00" * 10)))
         assert found is not None
         self.assertTrue(found.ech)
