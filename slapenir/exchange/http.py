@@ -13,7 +13,7 @@ from slapenir.errors import RemoteProtocolError
 from slapenir.exchange.admission import admit, malformed, unidentified
 from slapenir.exchange.commands import SetTimer
 from slapenir.exchange.exchange import Exchange
-from slapenir.exchange.inputs import DialFailed, Dialled, Timer
+from slapenir.exchange.inputs import CLIENT, DialFailed, Dialled, Timer
 from slapenir.names import Authority, Outcome
 from slapenir.policy.model import Destination
 from slapenir.wire.http1 import RequestDecoder
@@ -285,6 +285,8 @@ class HttpLayer:
         if self._lingering:
             return True
         exchange = self._exchange
+        if self._session.is_full(CLIENT) and (exchange is None or exchange.response_done):
+            return False  # more requests would only make more answers that nobody reads
         if exchange is None:
             return True
         return not self._queue and exchange.wants_client()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Whoever waits for those bytes would wait for ever: in a protocol that takes turns the last bytes
 # of a message may happen to begin a secret.
 _QUIET = 0.1
-_LET_GO = 8
+_LET_GO = 4
 
 
 class TunnelLayer:
@@ -140,8 +140,7 @@ class RawLayer(TunnelLayer):
     def received(self, data: bytes) -> None:
         """Relay towards the origin what is cleared."""
         cleared = self._up.feed(data)
-        if self._up.found is not None:
-            self._stop(finding_for(self._terms, self._up.found, Place.BODY))
+        if not self._judge():
             return
         if cleared:
             super().received(cleared)
@@ -150,16 +149,39 @@ class RawLayer(TunnelLayer):
     def origin_received(self, data: bytes) -> None:
         """Relay towards the client what is cleared."""
         cleared = self._down.feed(data)
-        match = self._down.found
-        if match is not None:
-            pattern = self._terms.response.patterns[match.pattern]
-            name = self._terms.secrets[pattern.owner]
-            found = Finding(name, pattern.form, Place.BODY)
-            self._stop(Refusal(Reason.SECRET_IN_RESPONSE, found))
+        if not self._judge():
             return
         if cleared:
             super().origin_received(cleared)
         self._watch(self._down)
+
+    def revised(self) -> None:
+        """End at once when the tunnel is no longer allowed; else look for what is in force now."""
+        if not self._opening.allowed_now():
+            self._cut()
+            return
+        terms = self._session.terms()
+        if terms is self._terms:
+            return
+        self._terms = terms
+        up, down = self._up.renew(terms.request), self._down.renew(terms.response)
+        if not self._judge():
+            return
+        if up and self.origin:
+            super().received(up)
+        if down:
+            super().origin_received(down)
+
+    def _judge(self) -> bool:
+        """Stop for what was found; return whether nothing was."""
+        up, down = self._up.found, self._down.found
+        if up is not None:
+            self._stop(finding_for(self._terms, up, Place.BODY))
+        elif down is not None:
+            pattern = self._terms.response.patterns[down.pattern]
+            found = Finding(self._terms.secrets[pattern.owner], pattern.form, Place.BODY)
+            self._stop(Refusal(Reason.SECRET_IN_RESPONSE, found))
+        return up is None and down is None
 
     def _watch(self, detector: Detector) -> None:
         self._moved = True

@@ -31,7 +31,16 @@ class Detector:
         """Return the bytes that are now known to be part of no match."""
         if self.found is not None or not data:
             return b""
-        window = self._held + data if self._held else data
+        return self._advance(self._held + data if self._held else data)
+
+    def renew(self, engine: Engine) -> bytes:
+        """Go on with other patterns, of which none is ignored; return what need not be held now."""
+        self._engine, self._ignored = engine, frozenset()
+        if self.found is not None or not self._held:
+            return b""
+        return self._advance(self._held)
+
+    def _advance(self, window: bytes) -> bytes:
         matches = self._engine.scan(window)
         if matches and self._judge(matches):
             return b""

@@ -395,6 +395,18 @@ class PlainHttp(SynchronousTestCase):
         self.book.give(WriteFull(CLIENT))
         self.assertFalse(self.book.session.wants(1))
 
+    def test_answers_that_nobody_reads(self) -> None:
+        """T200: a client that does not read its answers is asked for no more requests."""
+        denied = b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"
+        self.book.client_sends(denied)
+        self.assertTrue(self.book.session.wants(CLIENT))
+        self.book.give(WriteFull(CLIENT))
+        self.assertFalse(self.book.session.wants(CLIENT))
+        self.book.give(WriteReady(CLIENT))
+        self.assertTrue(self.book.session.wants(CLIENT))
+        self.book.client_sends(denied)
+        self.assertEqual(self.book.client.count(b"HTTP/1.1 403 "), 2)
+
     def test_a_denied_body_is_read_past(self) -> None:
         """After a refusal a short body is thrown away and the connection goes on."""
         self.book.client_sends(

@@ -428,14 +428,14 @@ class RawTests(Case):
     def test_a_short_beginning_is_let_go(self) -> None:
         """What begins like a secret waits a moment, then passes; the rest is still caught."""
         book = self.book(going_to(FAKE, 22, RAW))
-        begun = self.secret[:8]
+        begun = self.secret[:4]
         book.origin_sends(b"ready>" + begun)
         self.assertEqual(book.client, b"ready>")
         book.fire(Timer.QUIET)
         self.assertEqual(book.client, b"ready>" + begun)
-        book.origin_sends(self.secret[8:20])
+        book.origin_sends(self.secret[4:20])
         book.fire(Timer.QUIET)
-        self.assertEqual(book.client, b"ready>" + begun, "nine bytes and more stay")
+        self.assertEqual(book.client, b"ready>" + begun, "five bytes and more stay")
         book.origin_sends(self.secret[20:])
         self.assertEqual(book.client, b"ready>" + begun)
         self.assertEqual(book.decisions()[-1].reason, Reason.SECRET_IN_RESPONSE)
@@ -497,6 +497,49 @@ class RawTests(Case):
         book.client_sends(self.secret)
         self.assertEqual(book.decisions()[-1].reason, Reason.SECRET_IN_REQUEST)
         self.assertEqual(book.origin, b"hello")
+
+    @staticmethod
+    def passed(book: Playbook, upwards: bool) -> bytes:
+        """Return what came out at the other side."""
+        return bytes(book.origin if upwards else book.client)
+
+    def test_a_reload_brings_new_secrets_T209(self) -> None:
+        """What is in force since the reload is looked for in an open tunnel, too, both ways."""
+        fresh = new_secret()
+        for upwards, held in product((True, False), (0, 6)):
+            book = self.book(going_to(FAKE, 22, RAW))
+            sends = book.client_sends if upwards else book.origin_sends
+            sends(b"<" + fresh + b">")
+            self.assertEqual(self.passed(book, upwards), b"<" + fresh + b">", "not known yet")
+            sends(self.secret[:held])
+            book.terms = make_terms(self.rules, [bearer("key", fresh, [HOST])])
+            book.give(Revised())
+            self.assertEqual(book.aborted, [])
+            self.assertEqual(
+                self.passed(book, upwards)[len(fresh) + 2 :],
+                self.secret[:held],
+                "no secret any more",
+            )
+            sends(b"<" + fresh + b">")
+            self.assertEqual(self.passed(book, upwards)[len(fresh) + 2 + held :], b"")
+            reason = Reason.SECRET_IN_REQUEST if upwards else Reason.SECRET_IN_RESPONSE
+            self.assertEqual(book.decisions()[-1].reason, reason)
+            self.assertIn(CLIENT, book.aborted)
+
+    def test_a_reload_finds_what_is_held_T209(self) -> None:
+        """A new secret that began before the reload and was held back is caught whole."""
+        old, new = b"k" * 8 + self.secret, b"k" * 8 + self.secret[:9] + b"-new"
+        for upwards in (True, False):
+            terms = make_terms(self.rules, [bearer("key", old, [HOST])])
+            book = Playbook(terms, destination=going_to(FAKE, 22, RAW), redirected=True)
+            sends = book.client_sends if upwards else book.origin_sends
+            sends(b"<" + new[:15])
+            self.assertEqual(self.passed(book, upwards), b"<")
+            book.terms = make_terms(self.rules, [bearer("key", new, [HOST])])
+            book.give(Revised())
+            sends(new[15:] + b">")
+            self.assertEqual(self.passed(book, upwards), b"<")
+            self.assertIn(CLIENT, book.aborted)
 
     def test_a_reload_ends_it(self) -> None:
         """T211: when the rule is gone the tunnel is cut; while it is there it stays."""
