@@ -11,6 +11,8 @@ from slapenir.names import parse_authority
 
 _SMALLEST = {4: 24, 6: 112}
 """The longest prefix that has room for the names of one identity."""
+_NAMES = 16
+"""How many names each identity must have room for, in a network that is a quarter full."""
 
 
 def check_dns(settings: Settings, findings: Findings) -> None:
@@ -45,6 +47,12 @@ def check_dns(settings: Settings, findings: Findings) -> None:
         if network.prefixlen > _SMALLEST[network.version]:
             smallest = _SMALLEST[network.version]
             findings.add(path, "is too small", f"a prefix of /{smallest} or shorter is needed")
+        elif network.num_addresses < 4 * _NAMES * len(settings.identities):
+            findings.add(
+                path,
+                f"has no room for {_NAMES} names of each identity",
+                "write a larger one, such as 198.18.0.0/15",
+            )
         if network.is_global or network.is_loopback or network.is_multicast:
             findings.add(path, "is in use elsewhere", "write a network that nobody has")
         if network.version in families:

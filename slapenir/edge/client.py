@@ -23,6 +23,7 @@ from slapenir.events import (
     AuditFailed,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionRefused,
     ExchangeFinished,
     InternalError,
     TlsHandshake,
@@ -290,6 +291,7 @@ class ClientDriver:
         try:
             connection = self._gateway.contexts.connection(command.host, self.who.identity)
         except MintBudgetError:
+            self._gateway.publisher.publish(ConnectionRefused(self.who, "mints"))
             self.flow_insecure(client, TlsError("too many new hosts at once"))
             client.abort()
             return
@@ -331,8 +333,7 @@ class ClientDriver:
         listener, handle = self.listener, getattr(self.flow.transport, "socket", None)
         if listener is None or not listener.transparent or handle is None:
             return None
-        redirections = self._gateway.redirections
-        return redirections.destination(handle, self.who.identity, listener.adopted)
+        return self._gateway.redirections.destination(handle, self.who.identity, listener.adopted)
 
     def flow_data(self, flow: Flow, data: bytes) -> None:
         """Take bytes."""

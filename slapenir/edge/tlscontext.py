@@ -72,8 +72,7 @@ class ServerContexts:
         self._clock = clock
         self._ticks = ticks
         self._contexts: OrderedDict[tuple[str, str], tuple[SSL.Context, float]] = OrderedDict()
-        self._budget = float(limits.mint_burst)
-        self._counted = ticks()
+        self._budgets: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._contexts)
@@ -82,7 +81,7 @@ class ServerContexts:
         """Sign with other CAs from now on; nothing of the old ones is shown again (T218)."""
         self._mint = mint
         self._contexts.clear()
-        self._budget = float(self._limits.mint_burst)
+        self._budgets.clear()
 
     def connection(self, host: str, identity: str) -> SSL.Connection:
         """Return a server connection over memory for ``host``, ready to shake hands.
@@ -90,11 +89,11 @@ class ServerContexts:
         Raises MintBudgetError, AuthorityError, PkiError.
         """
         key = (identity if self._by_identity else "", host)
-        connection = SSL.Connection(self._context(key), None)
+        connection = SSL.Connection(self._context(key, identity), None)
         connection.set_accept_state()
         return connection
 
-    def _context(self, key: tuple[str, str]) -> SSL.Context:
+    def _context(self, key: tuple[str, str], identity: str) -> SSL.Context:
         contexts = self._contexts
         found = contexts.get(key)
         if found is not None:
@@ -102,7 +101,7 @@ class ServerContexts:
                 contexts.move_to_end(key)
                 return found[0]
             del contexts[key]
-        self._spend()
+        self._spend(identity)
         leaf = self._mint(key[1], key[0])
         context = hardened(SERVER_CIPHERS)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
@@ -114,14 +113,15 @@ class ServerContexts:
         contexts[key] = (context, leaf.expiry - _RENEW_SECONDS)
         return context
 
-    def _spend(self) -> None:
-        now = self._ticks()
-        gained = (now - self._counted) * self._limits.mints_per_second
-        self._counted = now
-        self._budget = min(self._budget + gained, float(self._limits.mint_burst))
-        if self._budget < 1.0:
+    def _spend(self, identity: str) -> None:
+        """Take one of what an identity may have; there are as many as the configuration names."""
+        now, burst = self._ticks(), float(self._limits.mint_burst)
+        left, counted = self._budgets.get(identity, (burst, now))
+        left = min(left + (now - counted) * self._limits.mints_per_second, burst)
+        enough = left >= 1.0
+        self._budgets[identity] = (left - 1.0 if enough else left, now)
+        if not enough:
             raise MintBudgetError
-        self._budget -= 1.0
 
 
 class OriginContext:

@@ -42,8 +42,11 @@ class TransparentLayer(Opening):
         self._half = False
 
     def begin(self, destination: Destination | None) -> None:
-        """Take where the connection was going; None when the kernel does not know."""
-        if destination is None or destination.own:
+        """Take where the connection was going; None when it is gone already."""
+        if destination is None:
+            self._abort(Outcome.CLIENT_ABORTED)
+            return
+        if destination.own:
             self._decision = _NOWHERE
             self._record(Refusal(Reason.ADDRESS_OWN_LISTENER), "nothing was redirected")
             self._abort(Outcome.DENIED)

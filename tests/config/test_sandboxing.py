@@ -95,6 +95,8 @@ class SandboxingTests(SynchronousTestCase):
         found = self.accepts(f"{EXPLICIT}{table}{good}")
         self.assertEqual(found.dns.endpoint, "10.20.0.1:53")
         self.accepts(f'{EXPLICIT}{table}{good}synthetic = ["10.99.0.0/16"]\n')
+        five = "".join(f'[[identity]]\nname = "s{n}"\n' for n in range(5))
+        self.accepts(f'{EXPLICIT}{table}{good}synthetic = ["10.9.0.0/23"]\n{five}')
         for path, more in (
             ("endpoint", 'endpoint = "localhost:53"\nidentity = "sandbox"'),
             ("identity", 'endpoint = "10.20.0.1:53"'),
@@ -103,6 +105,7 @@ class SandboxingTests(SynchronousTestCase):
             ("synthetic[0]", 'synthetic = ["x"]'),
             ("synthetic[0]", 'synthetic = ["198.18.0.0/25"]'),
             ("synthetic[0]", 'synthetic = ["fd00:5a::/113"]'),
+            ("synthetic[0]", f'synthetic = ["10.9.0.0/24"]\n{five}'),
             ("synthetic[0]", 'synthetic = ["8.8.8.0/24"]'),
             ("synthetic[0]", 'synthetic = ["127.0.0.0/8"]'),
             ("synthetic[1]", 'synthetic = ["10.0.0.0/16", "10.1.0.0/16"]'),

@@ -200,7 +200,7 @@ class ServerContextTests(SynchronousTestCase):
         self.assertEqual(len(cache), 2)
 
     def test_minting_has_a_budget(self) -> None:
-        """T196: unseen hosts are bounded per second, seen ones are not."""
+        """T196: an identity's unseen hosts are bounded per second, seen ones and others' not."""
         now = [0.0]
         limits = EdgeLimits(mint_burst=3, mints_per_second=2)
         cache = ServerContexts(CA.mint, limits, ticks=lambda: now[0])  # type: ignore[arg-type]
@@ -209,6 +209,7 @@ class ServerContextTests(SynchronousTestCase):
         with self.assertRaises(MintBudgetError):
             cache.connection("h3.test", "")
         cache.connection("h0.test", "")
+        cache.connection("h4.test", "another")
         now[0] += 0.5
         cache.connection("h3.test", "")
 

@@ -358,13 +358,20 @@ class OtherProtocolTests(Case):
 
     def test_the_listener_itself_T032(self) -> None:
         """Nothing was redirected: reset at once, one record; whatever is sent later is not read."""
-        for destination in (None, Destination(Authority("127.0.0.1", 8444), "", True)):
-            book = self.book(destination)
-            self.assertEqual(book.aborted, [CLIENT])
-            book.client_sends(client_hello(HOST))
-            self.assertEqual(book.dials, [])
-            (record,) = book.decisions()
-            self.assertEqual(record.reason, Reason.ADDRESS_OWN_LISTENER)
+        book = self.book(Destination(Authority("127.0.0.1", 8444), "", True))
+        self.assertEqual(book.aborted, [CLIENT])
+        book.client_sends(client_hello(HOST))
+        self.assertEqual(book.dials, [])
+        (record,) = book.decisions()
+        self.assertEqual(record.reason, Reason.ADDRESS_OWN_LISTENER)
+
+    def test_gone_at_once(self) -> None:
+        """The client reset before it was asked where it was going: nothing was decided."""
+        book = self.book(None)
+        self.assertEqual((book.aborted, book.decisions()), ([CLIENT], []))
+        self.assertEqual([one.outcome for one in book.outcomes()], [Outcome.CLIENT_ABORTED])
+        book.client_sends(client_hello(HOST))
+        self.assertEqual((book.dials, book.started_tls), ([], []))
 
 
 class RawTests(Case):
