@@ -23,6 +23,7 @@ from slapenir.doors import Doors, FileDoor
 from slapenir.edge.arrival import Listener, Way
 from slapenir.edge.doorway import ClientAuth, Doorway, Untrusted
 from slapenir.edge.listen import with_backlog
+from slapenir.edge.unix_sockets import beware
 from slapenir.events import Event
 from slapenir.evidence import Evidence
 from slapenir.issuance.enrol_service import EnrolmentService
@@ -138,4 +139,5 @@ class Gatehouse:
             self._publish,
         )
         opened = maybeDeferred(serverFromString, self._reactor, with_backlog(endpoint))
-        return opened.addCallback(lambda found: found.listen(service.factory(doorway.connection)))
+        opened.addCallback(lambda found: found.listen(service.factory(doorway.connection)))
+        return opened.addCallback(beware)

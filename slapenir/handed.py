@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
+
+from slapenir.edge.unix_sockets import let_go
 
 KINDS = {
     "tcp": (socket.AF_INET, socket.SOCK_STREAM),
@@ -40,9 +41,9 @@ def take(descriptors: Sequence[int], kinds: Sequence[Any]) -> list[tuple[str, so
                 one = socket.socket(fileno=descriptor)
             except OSError:
                 for left in descriptors[position:]:
-                    undo.callback(os.close, left)
+                    undo.callback(let_go, left)
                 raise JoinRefused("what was handed over is not a socket") from None
-            undo.callback(one.close)
+            undo.callback(_let_go, one)
             found.append(one)
         if len(found) != len(kinds) or len({*map(str, kinds)}) != len(kinds) or not kinds:
             raise JoinRefused("not as many sockets were handed over as the line names")
@@ -50,6 +51,10 @@ def take(descriptors: Sequence[int], kinds: Sequence[Any]) -> list[tuple[str, so
             _check(kind, one)
         undo.pop_all()
     return list(zip(kinds, found, strict=True))
+
+
+def _let_go(one: socket.socket) -> None:
+    let_go(one.detach())
 
 
 def _check(kind: Any, one: socket.socket) -> None:

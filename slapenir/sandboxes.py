@@ -40,6 +40,7 @@ from slapenir.config.settings import Settings
 from slapenir.edge.arrival import Listener, Way
 from slapenir.edge.handed_sockets import HandedListener, take_over
 from slapenir.edge.listen import Clients, ListenerFactory
+from slapenir.edge.unix_sockets import beware, let_go
 from slapenir.errors import AuditError, ConfigError
 from slapenir.events import (
     AuditFailed,
@@ -95,7 +96,7 @@ class Sandboxes:
         """Open the ``unix:`` endpoint where sandboxes join."""
         opened = maybeDeferred(serverFromString, self.reactor, endpoint)
         opened.addCallback(lambda found: found.listen(_Factory(self)))
-        return opened.addCallback(self._ports.append)
+        return opened.addCallback(lambda port: self._ports.append(beware(port, True)))
 
     def stop(self) -> Deferred[Any]:
         """Let no more join; those that have stay until they are cut."""
@@ -226,7 +227,7 @@ class Joining(LineOnlyReceiver):
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """Keep a descriptor until the line that says what it is."""
         if self._listener is not None or len(self._handed) >= len(KINDS):
-            os.close(descriptor)
+            let_go(descriptor)
         else:
             self._handed.append(descriptor)
 
@@ -279,7 +280,7 @@ class Joining(LineOnlyReceiver):
             self._serve(identity, handed)
         finally:
             for _, one in handed:
-                one.close()
+                let_go(one.detach())
         self._say(self._sandboxes.answer(identity))
 
     def _serve(self, identity: str, handed: list[tuple[str, socket.socket]]) -> None:
@@ -320,7 +321,7 @@ class Joining(LineOnlyReceiver):
 
     def _close(self, reason: str) -> None:
         for descriptor in self._handed:
-            os.close(descriptor)
+            let_go(descriptor)
         self._handed = []
         self._sandboxes.left(self)
         ports, self._ports = self._ports, []

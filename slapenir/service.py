@@ -38,6 +38,7 @@ from slapenir.edge.lookup import DnsLookup, Lookup, SystemLookup
 from slapenir.edge.redirect import Redirections
 from slapenir.edge.resolver import Resolver
 from slapenir.edge.tlscontext import OriginContext, ServerContexts
+from slapenir.edge.unix_sockets import beware
 from slapenir.errors import AuditError, SlapenirError
 from slapenir.events import CertificateLoaded, GatewayReady, GatewayStopping, Reloaded
 from slapenir.exchange.session import Session
@@ -234,7 +235,7 @@ class GatewayService(Service):
         factory = admin_factory(registry, lambda: self._ready, self._reactor)
 
         def listening(port: IListeningPort) -> None:
-            self._admin = port
+            self._admin = beware(port)
             number = getattr(port.getHost(), "port", None)
             if number is not None:
                 gateway.dialler.resolver.own_ports.add(number)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import socket
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
-_PATIENCE = 0.1
+from slapenir.edge.unix_sockets import interrupted
+
+_NO_LINGER = bytes(8)
 
 
 class Waited(BlockingIOError):
     """An accept had to be ended by the alarm: somebody plays with the socket."""
 
 
-def _ring(number: int, frame: FrameType | None) -> None:
+def _waited() -> None:
     raise Waited(errno.EAGAIN, "the socket made us wait")
 
 
@@ -35,16 +35,15 @@ class HandedListener(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection; raises BlockingIOError where there is none."""
         os.set_blocking(self.fileno(), False)
-        before = signal.signal(signal.SIGALRM, _ring)
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
         try:
-            return super().accept()
+            with interrupted(_waited):
+                accepted = super().accept()
         except Waited:
             self.suspicious()
             raise
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        # Who made the listener chose whether its connections wait when they are closed.
+        accepted[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        return accepted
 
 
 class HandedDatagrams(socket.socket):

@@ -21,6 +21,7 @@ from slapenir.edge.flow import Bystander, Flow
 from slapenir.edge.gateway import Gateway
 from slapenir.edge.redirect import accept_foreign_addresses
 from slapenir.edge.strangers import Strangers, source_of
+from slapenir.edge.unix_sockets import beware
 from slapenir.errors import AuditError
 from slapenir.events import AuditFailed, ClientIdentified, ConnectionRefused, Decided, Who
 from slapenir.evidence import Evidence
@@ -339,7 +340,7 @@ def start_listening(reactor: Any, listener: Listener, clients: Clients) -> Defer
         return opened.addCallback(lambda one: one.listen(ListenerFactory(clients, listener)))
 
     def listening(port: IListeningPort) -> IListeningPort:
-        clients.listening(port)
+        clients.listening(beware(port))
         handle = getattr(port, "socket", None)
         if listener.transparent and handle is not None:
             accept_foreign_addresses(handle)

@@ -68,7 +68,7 @@ class TurnTests(TestCase):
 
     @inlineCallbacks
     def test_datagrams(self) -> Any:
-        """T200: hundreds of queries wait; between two few are answered."""
+        """Hundreds of queries wait; between two few are answered."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
             one.connect(("127.0.0.1", self.port))
             for _ in range(100):
@@ -78,7 +78,7 @@ class TurnTests(TestCase):
 
     @inlineCallbacks
     def test_pipelined(self) -> Any:
-        """T200: the same over TCP, and every query is answered in the end."""
+        """The same over TCP, and every query is answered in the end."""
         asked = query(b"api.example.test")
         with socket.create_connection(("127.0.0.1", self.port)) as one:
             one.sendall((struct.pack("!H", len(asked)) + asked) * ASKED)
@@ -99,7 +99,7 @@ class TurnTests(TestCase):
 
     @inlineCallbacks
     def test_who_does_not_read_is_not_read(self) -> Any:
-        """T200: no answer is made that nobody fetches; it goes on when they do."""
+        """No answer is made that nobody fetches; it goes on when they do."""
         asked = query(b"api.example.test")
         blob = (struct.pack("!H", len(asked)) + asked) * 2000
         one = socket.socket()

@@ -396,7 +396,7 @@ class PlainHttp(SynchronousTestCase):
         self.assertFalse(self.book.session.wants(1))
 
     def test_answers_that_nobody_reads(self) -> None:
-        """T200: a client that does not read its answers is asked for no more requests."""
+        """A client that does not read its answers is asked for no more requests."""
         denied = b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"
         self.book.client_sends(denied)
         self.assertTrue(self.book.session.wants(CLIENT))
