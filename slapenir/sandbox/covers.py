@@ -37,6 +37,7 @@ def covers(
     ``shown`` are places and where they are seen.  Raises SandboxError where one of ``hidden`` is
     directly in a directory that has to be shown; of such a socket only the name is covered.
     """
+    shown = list(shown)
     seen = [*((one, one) for one in SYSTEM), *shown]
     found: dict[str, bool] = {}
     for path in hidden:
@@ -59,7 +60,19 @@ def covers(
         directory = os.path.dirname(path)
         coverable = not _is_needed(directory, seen)
         found[directory if coverable else path] = coverable
-    return found
+    whole = [path for path, is_directory in found.items() if is_directory]
+    places = [place for _, place in shown]
+    return {path: found[path] for path in found if not _is_below(path, whole, places)}
+
+
+def _is_below(path: str, covered: Iterable[str], places: Iterable[str]) -> bool:
+    """Whether a place is gone with one that is covered, and nothing between is shown again."""
+    return any(
+        path != one
+        and contains(one, path)
+        and not any(contains(one, place) and contains(place, path) for place in places)
+        for one in covered
+    )
 
 
 def find_sockets(places: Iterable[str]) -> tuple[list[str], bool]:

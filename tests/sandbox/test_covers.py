@@ -30,6 +30,15 @@ class CoverTests(PlacesCase):
         self.assertEqual(self.covered([state], self.top / "shown"), {str(state): True})
         self.assertEqual(self.covered([key, state], self.home), {})
 
+    def test_one_in_another(self) -> None:
+        """What is gone with its directory is not covered again, but where it is shown again."""
+        key = self.file("shown", "gateway", "key")
+        inner = self.file("shown", "gateway", "x", "y", "inner")
+        top = self.top / "shown"
+        self.assertEqual(self.covered([key, inner], top), {str(key.parent): True})
+        found = self.covered([key, inner], top, key.parent / "x")
+        self.assertEqual(found, {str(key.parent): True, str(inner.parent): True})
+
     def test_what_is_not_there_yet(self) -> None:
         """A file that comes later comes covered."""
         place = self.make("shown", "gateway")
@@ -53,12 +62,12 @@ class CoverTests(PlacesCase):
 
     def test_a_secret_behind_links(self) -> None:
         """Whoever swaps a link on the way rotates the secret: the links' directories, too."""
-        self.file("shown", "secret", "..1", "key")
-        place = self.top / "shown" / "secret"
-        self.link(place / "..data", "..1")
+        key = self.file("shown", "archive", "1", "key")
+        place = self.make("shown", "live")
+        self.link(place / "..data", "../archive/1")
         self.link(place / "key", "..data/key")
         found = self.covered(every_name([str(place / "key")]), self.top / "shown")
-        self.assertEqual(found, {str(place): True, str(place / "..1"): True})
+        self.assertEqual(found, {str(place): True, str(key.parent): True})
 
 
 class SocketTests(PlacesCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from slapenir.errors import SandboxError
 from slapenir.sandbox.cgroups import parse_size
-from slapenir.sandbox.view import View, is_visible, mounts
+from slapenir.sandbox.view import View, is_visible, knows_descriptors, mounts
 from tests.sandbox.case import PlacesCase
 
 
@@ -81,6 +81,14 @@ class ViewTests(PlacesCase):
         self.at(words, "--ro-bind-fd", "7", str(self.top))
         self.at(words, "--ro-bind-fd", "7", "/x")
         self.at(mounts(view), "--bind", kept, str(self.home))
+
+    def test_whether_it_can_be_given_descriptors(self) -> None:
+        """An older bubblewrap knows no option for it."""
+        for told, known in (("--ro-bind-fd FD DEST", True), ("--ro-bind SRC DEST", False)):
+            program = self.top / "bwrap"
+            program.write_text(f"#!/bin/sh\necho '{told}'\n")
+            program.chmod(0o755)
+            self.assertEqual(knows_descriptors(str(program)), known)
 
     def test_the_kept_home(self) -> None:
         """A link of an agent's where something is to be mounted is refused."""
