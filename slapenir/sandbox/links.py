@@ -124,7 +124,7 @@ def follow(path: str, judge: Callable[[Link], None]) -> tuple[int, str]:
 
 
 class Pins:
-    """Descriptors of what is mounted, taken once: no restart mounts anything else."""
+    """Descriptors of what is mounted, by real paths: no link decides what a restart mounts."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Open real paths; raises SandboxError where one has become a link meanwhile."""
@@ -137,15 +137,14 @@ class Pins:
             self.close()
             raise
 
-    def check(self) -> None:
-        """Raise SandboxError where a path does not lead to what is held any more."""
+    def renew(self) -> None:
+        """Take what is there now; raises SandboxError where a link has come in between.
+
+        A directory that was made anew is one of the same place, which is what was judged.
+        """
         for path, held in self.held.items():
-            now = _pin(path)
-            try:
-                if not os.path.samestat(os.fstat(now), os.fstat(held)):
-                    raise _changed(path)
-            finally:
-                os.close(now)
+            self.held[path] = _pin(path)
+            os.close(held)
 
     def close(self) -> None:
         """Let go of them."""
@@ -165,7 +164,7 @@ def _pin(path: str) -> int:
 
 def _changed(path: str) -> SandboxError:
     return SandboxError(
-        f"{path} is not what it was when it was looked at", "see what is there now, and start again"
+        f"{path} is not there any more, or a link has taken its place", "see what became of it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Iterable
@@ -63,9 +64,15 @@ def is_private(path: str) -> bool:
     return bool(_PRIVATE.intersection(path.split("/"))) or "/.local/share/" in f"{path}/"
 
 
-def homes(*more: str) -> tuple[str, ...]:
-    """Return the home directories of every user and some more, as named and by real names."""
+def homes(*more: str, uids: Iterable[int] = ()) -> tuple[str, ...]:
+    """Return the home directories of every user and some more, as named and by real names.
+
+    ``uids`` are users to ask for by themselves: a directory service may not list all that it has.
+    """
     named = [*more, "/root", *(one.pw_dir for one in pwd.getpwall())]
+    for uid in uids:
+        with contextlib.suppress(KeyError):
+            named.append(pwd.getpwuid(uid).pw_dir)
     found = [os.path.normpath(one) for one in named if one.startswith("/")]
     found += [os.path.realpath(one) for one in found]
     return tuple(one for one in dict.fromkeys(found) if one.strip("/") and one not in SCRATCH[:2])

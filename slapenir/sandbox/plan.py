@@ -79,7 +79,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     uid, gid, home, name = _user(request.user, request.workspace, environ, rootless)
     config, settings = find_configuration(request, environ)
     path = [one for one in environ.get("PATH", _PATH).split(":") if one.startswith("/")]
-    known = homes(home, environ.get("HOME", ""))
+    known = homes(home, environ.get("HOME", ""), uids=(uid, os.geteuid()))
     agent = Agent(uid, gid, anybody=os.geteuid() == 0)
     view = _view(request, agent, home, gateways_files(settings), known)
     judge = Judge(attrs.evolve(agent, trees=_trees(view)), view.workspace, known)

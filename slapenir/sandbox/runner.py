@@ -150,7 +150,7 @@ class Sandbox:
         bwrap = shutil.which("bwrap", path=PROGRAMS)
         if bwrap is None:
             raise SandboxError("bwrap is not installed", "install bubblewrap")
-        self._pins.check()
+        self._pins.renew()
         view.check_kept()
         pinned = self._pins.held if knows_descriptors(bwrap) else {}
         descriptors = list(pinned.values())

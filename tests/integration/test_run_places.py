@@ -187,7 +187,7 @@ class LinkTests(PlacesCase):
             f"cat ~/diary 2>/dev/null && exit 0; mv {home} x; ln -s {self.private} {home}; exit 1",
         )  # fmt: skip
         self.assertEqual((done.returncode, done.stdout), (2, b""), done.stderr)
-        self.assertIn(b"is not what it was", done.stderr)
+        self.assertIn(b"a link has taken its place", done.stderr)
         self.assertEqual(os.listdir(self.private), ["diary"])
 
     def test_links_in_a_kept_home(self) -> None:

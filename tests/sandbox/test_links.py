@@ -92,22 +92,28 @@ class PinTests(PlacesCase):
         return made
 
     def test_replaced(self) -> None:
-        """By a link, by another directory, also further up, or by nothing; the control stays."""
-        for what in ("link", "directory", "above", "nothing", "control"):
+        """By a link, also further up, or by nothing: refused."""
+        for what in ("link", "above", "nothing"):
             place = self.make(what, "place")
             pins = self.pins(place)
-            pins.check()
+            pins.renew()
             moved = place.parent if what == "above" else place
-            if what != "control":
-                moved.rename(f"{moved}.old")
-            if what in ("link", "above"):
+            moved.rename(f"{moved}.old")
+            if what != "nothing":
                 self.link(moved, f"{moved}.old")
-            elif what == "directory":
-                place.mkdir()
-            if what == "control":
-                pins.check()
-            else:
-                self.assertRaises(SandboxError, pins.check)
+            self.assertRaises(SandboxError, pins.renew)
+
+    def test_made_anew(self) -> None:
+        """By another directory: that is what is held then, and nothing else is held."""
+        place = self.make("directory", "place")
+        pins = self.pins(place)
+        before = len(os.listdir("/proc/self/fd"))
+        place.rename(f"{place}.old")
+        self.assertFalse(place.exists())
+        place.mkdir()
+        pins.renew()
+        self.assertTrue(os.path.samestat(os.fstat(pins.held[str(place)]), place.stat()))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_one_that_is_a_link_already(self) -> None:
         place = self.link(self.top / "link", self.work)

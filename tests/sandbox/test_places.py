@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 
 from slapenir.errors import SandboxError
 from slapenir.sandbox.places import (
@@ -66,6 +67,14 @@ class HomeTests(PlacesCase):
             self.assertIn(home, known)
         for none in ("/", "/tmp", "", "relative"):
             self.assertNotIn(none, known)
+
+    def test_one_that_is_not_listed(self) -> None:
+        """A directory service tells of a user when it is asked for that one."""
+        entry = pwd.struct_passwd(("bob", "x", 12345, 12345, "", "/data/bob", "/bin/sh"))
+        self.patch(pwd, "getpwall", list)
+        self.patch(pwd, "getpwuid", {12345: entry}.__getitem__)
+        self.assertNotIn("/data/bob", homes())
+        self.assertIn("/data/bob", homes(uids=(12345, 54321)))
 
     def test_the_home_of_a_path(self) -> None:
         for path, home in (
