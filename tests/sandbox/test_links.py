@@ -9,7 +9,7 @@ from twisted.trial.unittest import SkipTest
 
 from slapenir.errors import SandboxError
 from slapenir.sandbox.links import Agent, Pins, check_way, links_of, resolve
-from tests.sandbox.case import PlacesCase
+from tests.sandbox.case import SOMEBODY, PlacesCase
 
 
 class ResolveTests(PlacesCase):
@@ -34,10 +34,17 @@ class ResolveTests(PlacesCase):
                 with self.assertRaises(SandboxError) as caught:
                     self.resolve(path)
                 self.assertIn(f"the link {place}", caught.exception.error)
-        (self.work / "owners").symlink_to(private)
-        with self.assertRaises(SandboxError):
-            self.resolve(self.work / "owners")
         self.assertEqual(self.resolve(private), str(private))
+
+    def test_links_in_the_workspace(self) -> None:
+        """Whoever made them and whoever owns it: it may have come with them."""
+        tree = self.top / "tree"
+        tree.mkdir()
+        (tree / "link").symlink_to(self.work)
+        stranger = Agent(SOMEBODY + 1, SOMEBODY + 1)
+        self.assertEqual(self.resolve(tree / "link", stranger), str(self.work))
+        held = Agent(SOMEBODY + 1, SOMEBODY + 1, (str(tree),))
+        self.assertRaises(SandboxError, self.resolve, tree / "link", held)
 
     def test_links_of_earlier_runs(self) -> None:
         """Where root asks, an earlier agent was anybody, so only root's own links are followed."""
