@@ -81,7 +81,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     path = [one for one in environ.get("PATH", _PATH).split(":") if one.startswith("/")]
     known = homes(home, environ.get("HOME", ""), uids=(uid, os.geteuid()))
     agent = Agent(uid, gid, anybody=os.geteuid() == 0)
-    view = _view(request, agent, home, gateways_files(settings), known)
+    view = _view(request, agent, home, gateways_files(settings, request.gateway), known)
     judge = Judge(attrs.evolve(agent, trees=_trees(view)), view.workspace, known)
     found, complete = find_sockets(SOCKET_PLACES)
     view = attrs.evolve(
@@ -231,9 +231,12 @@ def joining_socket(settings: Settings | None) -> str:
     return socket_path(settings.sandboxes.endpoint)
 
 
-def gateways_files(settings: Settings | None) -> Belongings:
-    """Return the files and directories of the gateway that no agent may see or change."""
-    usual = ("/etc/slapenir", SOCKET)
+def gateways_files(settings: Settings | None, socket: str) -> Belongings:
+    """Return the files and directories of the gateway that no agent may see or change.
+
+    ``socket`` is where it is joined, if the command line says so.
+    """
+    usual = ("/etc/slapenir", SOCKET, *filter(None, [socket]))
     if settings is None:
         return Belongings(every_name(usual))
     from slapenir.config.files import files_of

@@ -143,6 +143,7 @@ class SecretTests(PlacesCase):
         self.gateway.config_file.write_text(changed, "utf-8")
         self.refused(str(inside))
         self.gateway.config_file.write_text(text, "utf-8")
+        self.refused(str(inside), "--gateway", str(inside))
         self.assertEqual(self.run_("--", "true").returncode, 0)
 
     def test_a_workspace_in_the_state(self) -> None:
