@@ -160,7 +160,7 @@ class SecretTests(PlacesCase):
 
 
 class LinkTests(PlacesCase):
-    """What an agent, in this run or an earlier one, has replaced by a link."""
+    """What an agent, in this run or an earlier one, has replaced by a link (T239)."""
 
     def test_options(self) -> None:
         """--workspace, --home and --ro: each refused, at the end and on the way."""

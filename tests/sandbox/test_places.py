@@ -23,7 +23,7 @@ class WritableTests(PlacesCase):
         check_writable(str(path), "--workspace", belongings, homes(str(self.home)))
 
     def test_refused_t239(self) -> None:
-        """The system, homes and what holds one, what is private, what runs."""
+        """The system, homes and what holds one, what is private, what runs (T239)."""
         never = "/ /etc /usr /usr/local/src /tmp /root /proc/1 /dev /no/such /run /run/lock /boot"
         for workspace in (*never.split(), self.home, self.top):
             self.assertRaises(SandboxError, self.check, workspace)
