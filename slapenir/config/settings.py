@@ -1,13 +1,14 @@
 """The shape of the configuration file; etc/slapenir.toml explains each key.
 
 A Settings that load() returned has passed every check.  Paths in it are absolute; hosts are as
-written, and config/build.py makes them canonical.
+written, and config/build.py makes them canonical.  What names a path is marked: config/files.py.
 """
 
 from __future__ import annotations
 
 import attrs
 
+from slapenir.config.files import ENDPOINT, OPEN, SECRET, SOURCE
 from slapenir.config.limits import Limits
 from slapenir.names import Action, Scheme
 
@@ -23,11 +24,11 @@ class Gateway:
     is ``per-gateway`` or ``per-identity``: how many interception CAs there are.
     """
 
-    state_dir: str
-    audit: str
-    admin: str = "tcp:9464:interface=127.0.0.1"
+    state_dir: str = attrs.field(metadata=SECRET)
+    audit: str = attrs.field(metadata=SECRET)
+    admin: str = attrs.field(default="tcp:9464:interface=127.0.0.1", metadata=ENDPOINT)
     access_log: bool = True
-    ca_bundle: str = "slapenir-ca.pem"
+    ca_bundle: str = attrs.field(default="slapenir-ca.pem", metadata=OPEN)
     ca: str = "per-gateway"
 
 
@@ -39,11 +40,11 @@ class ListenerTls:
     clients' certificates, ``crl`` the file or URL of what they have revoked.
     """
 
-    certificate: str = ""
-    key: str = ""
+    certificate: str = attrs.field(default="", metadata=OPEN)
+    key: str = attrs.field(default="", metadata=SECRET)
     client_auth: str = "required"
-    client_ca: str = ""
-    crl: str = ""
+    client_ca: str = attrs.field(default="", metadata=OPEN)
+    crl: str = attrs.field(default="", metadata=OPEN)
     crl_required: bool = True
     managed: bool = False
 
@@ -60,7 +61,7 @@ class Listener:
     and ``token``.  ``proxy_protocol`` are the networks of the load balancers in front of it.
     """
 
-    endpoint: str
+    endpoint: str = attrs.field(metadata=ENDPOINT)
     identity: str = ""
     mode: str = EXPLICIT
     name: str = ""
@@ -86,7 +87,7 @@ class Resolver:
 class Origin:
     """``[origin]``: how the gateway itself checks origins."""
 
-    ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
+    ca_file: str = attrs.field(default="/etc/ssl/certs/ca-certificates.crt", metadata=OPEN)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class CredentialSettings:
     """
 
     id: str
-    source: str
+    source: str = attrs.field(metadata=SOURCE)
     hosts: tuple[str, ...]
     inject: tuple[Inject, ...] = (Inject(header="Authorization", scheme="Bearer"),)
     placeholder: str | None = None
@@ -179,17 +180,17 @@ class Pki:
     lifetime: str = "24h"
     names: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
-    enrol: str = ""
+    enrol: str = attrs.field(default="", metadata=ENDPOINT)
     url: str = ""
-    crl: str = ""
+    crl: str = attrs.field(default="", metadata=OPEN)
     crl_lifetime: str = "7d"
     directory: str = ""
     root_fingerprint: str = ""
-    root_file: str = ""
+    root_file: str = attrs.field(default="", metadata=OPEN)
     contact: str = ""
     challenge: str = ""
     provisioner: str = ""
-    provisioner_key: str = ""
+    provisioner_key: str = attrs.field(default="", metadata=SECRET)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -212,7 +213,7 @@ class Sandboxes:
     Who may is said by ``match`` of the identities, with ``unix_uid``.
     """
 
-    endpoint: str = ""
+    endpoint: str = attrs.field(default="", metadata=ENDPOINT)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -230,7 +231,7 @@ class Settings:
     pki: Pki | None = None
     dns: Dns = attrs.field(factory=Dns)
     sandboxes: Sandboxes = attrs.field(factory=Sandboxes)
-    file: str = ""
+    file: str = attrs.field(default="", metadata=SECRET)
 
     @property
     def identities(self) -> tuple[str, ...]:

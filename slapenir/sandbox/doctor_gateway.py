@@ -13,6 +13,7 @@ from slapenir.config.settings import Settings
 from slapenir.errors import SandboxError, SlapenirError
 from slapenir.sandbox.doctor_check import HOST, MISSING, OK, SKIPPED, Finding
 from slapenir.sandbox.link import Link, OwnGateway
+from slapenir.sandbox.places import private_place
 from slapenir.sandbox.plan import joining_socket
 
 _TCP = re.compile(r"tcp6?:(?:port=)?([0-9]+)(.*)", re.ASCII | re.DOTALL)
@@ -50,7 +51,7 @@ def _answers(place: str) -> Finding:
 def _starts(path: str, environ: Mapping[str, str]) -> tuple[Finding, bool]:
     """Start a gateway as ``slapenir run`` does, and stop it; also whether another one runs."""
     try:
-        OwnGateway.start(path, environ, lambda text: None).stop()
+        OwnGateway.start(path, environ, lambda text: None, private_place(())).stop()
     except SandboxError as error:
         runs = _IN_USE in error.error
         remedy = error.remedy or f"run: slapenir check {path}"

@@ -3,7 +3,7 @@
 This file is run as a script, with nothing but the standard library, by whatever Python the sandbox
 has.  Arguments: the signals to take as usual (numbers with commas between), the directories to
 write to, ``--``, and the command.  Landlock (landlock(7)) says once more, and for good, what the
-mounts say already: read everything here, write to these.
+mounts say already: read everything here, write to these.  Of descriptors only the usual three pass.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ _CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on every machine
 _VERSION, _PATH_BENEATH = 1, 1
 _READ = 0b1101  # execute, read files, read directories
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many rights there are by ABI; 16 from the fifth on
+_MOST_DESCRIPTORS = 1 << 30
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 
 
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
         signal.signal(int(number), signal.SIG_DFL)
     restrict(arguments[1:split])
     command = arguments[split + 1 :]
+    os.closerange(3, _MOST_DESCRIPTORS)
     try:
         os.execvp(command[0], command)  # noqa: S606
     except FileNotFoundError:

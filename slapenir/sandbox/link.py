@@ -22,6 +22,7 @@ from slapenir.sandbox.kernel import die_with_parent
 _SECONDS = 20.0
 _PATIENCE = 2.0  # seconds after which a person is told what is waited for
 _MAX_ANSWER = 8 << 20
+_NOT_FOR_GATEWAYS = frozenset(("PYTHONPATH", "NOTIFY_SOCKET", "TMPDIR", "TEMP", "TMP"))
 
 
 @attrs.frozen
@@ -110,14 +111,14 @@ class OwnGateway:
 
     @classmethod
     def start(
-        cls, config: str, environ: Mapping[str, str], say: Callable[[str], None]
+        cls, config: str, environ: Mapping[str, str], say: Callable[[str], None], place: str
     ) -> OwnGateway:
         """Start it and wait until it accepts; raises SandboxError with the end of its log.
 
         The working directory is the root, for twistd looks for modules where it stands, and a
-        workspace is the agent's.
+        workspace is the agent's.  Its own directory is made in ``place``.
         """
-        directory = tempfile.TemporaryDirectory(prefix="slapenir-run-")
+        directory = tempfile.TemporaryDirectory(prefix="slapenir-run-", dir=place)
         path, log = os.path.join(directory.name, "join.sock"), os.path.join(directory.name, "log")
         run = "from twisted.scripts.twistd import run; run()"
         words = [sys.executable, "-P", "-c", run, "-n", "--pidfile=", "slapenir"]
@@ -128,7 +129,7 @@ class OwnGateway:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={k: v for k, v in environ.items() if k not in ("PYTHONPATH", "NOTIFY_SOCKET")},
+                env={k: v for k, v in environ.items() if k not in _NOT_FOR_GATEWAYS},
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for the command
                 preexec_fn=die_with_parent,
@@ -184,12 +185,18 @@ class Keeper:
     """Where the gateway of a sandbox is: one that runs, or one of its own, started when need be."""
 
     def __init__(
-        self, path: str, config: str, environ: Mapping[str, str], say: Callable[[str], None]
+        self,
+        path: str,
+        config: str,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        place: str,
     ) -> None:
         self._path = path
         self._config = config
         self._environ = environ
         self._say = say
+        self._place = place
         self._own: OwnGateway | None = None
 
     def first(self) -> Link:
@@ -220,5 +227,5 @@ class Keeper:
             self._own.stop()
 
     def _start(self) -> OwnGateway:
-        self._own = OwnGateway.start(self._config, self._environ, self._say)
+        self._own = OwnGateway.start(self._config, self._environ, self._say, self._place)
         return self._own

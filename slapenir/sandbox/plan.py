@@ -11,7 +11,11 @@ import attrs
 
 from slapenir.errors import ConfigErrors, SandboxError
 from slapenir.sandbox.cgroups import Bounds
-from slapenir.sandbox.view import View, check_workspace, is_visible, of_command
+from slapenir.sandbox.covers import MOST_ENTRIES, SOCKET_PLACES, find_sockets
+from slapenir.sandbox.links import Agent, contains, resolve
+from slapenir.sandbox.places import Belongings, check_writable, every_name, homes, private_place
+from slapenir.sandbox.toolchains import Judge
+from slapenir.sandbox.view import View, is_visible, mounts, physical_memory
 
 if TYPE_CHECKING:
     from slapenir.config.settings import Settings
@@ -24,6 +28,10 @@ _PASSED = (
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SOCKET = "/run/slapenir/sandboxes.sock"
 _NOBODY = 65534
+_INCOMPLETE = (
+    f"{', '.join(SOCKET_PLACES)} hold more than {MOST_ENTRIES} files; "
+    "sockets of the host further down can be reached"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +55,10 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What will be done.  ``config`` is empty where only a running gateway is joined."""
+    """What will be done.  ``config`` is empty where only a running gateway is joined.
+
+    ``scratch`` is where private directories are made, and ``notes`` what a person should know.
+    """
 
     request: Request
     config: str
@@ -58,31 +69,27 @@ class Plan:
     rootless: bool
     view: View
     environment: dict[str, str]
+    scratch: str
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     """Decide everything; raises SandboxError or ConfigErrors with what to do about it."""
     rootless = request.rootless or os.geteuid() != 0
-    workspace = os.path.realpath(request.workspace or os.getcwd())
-    uid, gid, home, name = _user(request.user, workspace, environ, rootless)
+    uid, gid, home, name = _user(request.user, request.workspace, environ, rootless)
     config, settings = find_configuration(request, environ)
-    hidden = gateways_files(settings)
-    check_workspace(workspace, hidden, _homes(home))
     path = [one for one in environ.get("PATH", _PATH).split(":") if one.startswith("/")]
-    kept = os.path.realpath(request.home) if request.home else ""
-    if kept:
-        check_workspace(kept, hidden, _homes(home))
-    shown = [_shown(one) for one in request.shown]
-    view = View(
-        workspace=workspace,
-        home=home,
-        uid=uid,
-        gid=gid,
-        kept=kept,
-        hidden=hidden,
-        shown=(*shown, *of_command(request.command[0], path)),
-        path=tuple(path),
+    known = homes(home, environ.get("HOME", ""), uids=(uid, os.geteuid()))
+    agent = Agent(uid, gid, anybody=os.geteuid() == 0)
+    view = _view(request, agent, home, gateways_files(settings, request.gateway), known)
+    judge = Judge(attrs.evolve(agent, trees=_trees(view)), view.workspace, known)
+    found, complete = find_sockets(SOCKET_PLACES)
+    view = attrs.evolve(
+        view,
+        toolchains=judge.toolchains(path, request.command[0]),
+        sockets=tuple(one for one in found if not any(contains(w, one) for w in _trees(view))),
     )
+    mounts(view)  # what cannot be covered is refused before anything is made
     environment = {
         **{key: value for key, value in environ.items() if _passes(key)},
         **_named(request.environment, environ),
@@ -104,7 +111,38 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
         rootless=rootless,
         view=view,
         environment=environment,
+        scratch=private_place((*_trees(view), *view.sources)),
+        notes=() if complete else (_INCOMPLETE,),
     )
+
+
+def _view(
+    request: Request, agent: Agent, home: str, belongings: Belongings, known: tuple[str, ...]
+) -> View:
+    """Return what the options ask to see, every one judged by where it really leads."""
+    workspace = resolve(request.workspace or os.getcwd(), "--workspace", agent)
+    check_writable(workspace, "--workspace", belongings, known)
+    agent = attrs.evolve(agent, trees=(workspace,))
+    kept = ""
+    if request.home:
+        kept = resolve(request.home, "--home", agent)
+        check_writable(kept, "--home", belongings, known)
+        agent = attrs.evolve(agent, trees=(workspace, kept))
+    return View(
+        workspace=workspace,
+        home=home,
+        uid=agent.uid,
+        gid=agent.gid,
+        kept=kept,
+        hidden=belongings.hidden,
+        shown=tuple(_shown(one, agent) for one in request.shown),
+        memory=request.asked.memory or physical_memory(),
+    )
+
+
+def _trees(view: View) -> tuple[str, ...]:
+    """Return where on the host the sandbox may write."""
+    return (view.workspace, view.kept) if view.kept else (view.workspace,)
 
 
 def _passes(key: str) -> bool:
@@ -139,7 +177,8 @@ def _user(
         except KeyError:
             raise SandboxError(f"there is no user {wanted}", "name one of /etc/passwd") from None
     else:
-        owner = os.stat(workspace).st_uid if os.path.isdir(workspace) else 0
+        place = workspace or os.getcwd()
+        owner = os.stat(place).st_uid if os.path.isdir(place) else 0
         sudo = environ.get("SUDO_UID", "")
         uid = int(sudo) if sudo.isdigit() and int(sudo) else owner or _NOBODY
     if uid == 0:
@@ -152,14 +191,6 @@ def _user(
     if not home.startswith(("/home/", "/root")) or "/../" in home:
         home = "/home/agent"
     return uid, gid, home, name
-
-
-def _homes(home: str) -> list[str]:
-    return [
-        home,
-        "/root",
-        *(one.pw_dir for one in pwd.getpwall() if one.pw_dir.startswith("/home/")),
-    ]
 
 
 def find_configuration(request: Request, environ: Mapping[str, str]) -> tuple[str, Settings | None]:
@@ -195,25 +226,31 @@ def joining_socket(settings: Settings | None) -> str:
     """Return the path of the socket where a running gateway would be joined."""
     if settings is None:
         return SOCKET
-    kind, _, rest = settings.sandboxes.endpoint.partition(":")
-    return rest.partition(":")[0] if kind == "unix" else ""
+    from slapenir.config.files import socket_path
+
+    return socket_path(settings.sandboxes.endpoint)
 
 
-def gateways_files(settings: Settings | None) -> tuple[str, ...]:
-    """Return the files and directories of the gateway that no agent may see or change."""
+def gateways_files(settings: Settings | None, socket: str) -> Belongings:
+    """Return the files and directories of the gateway that no agent may see or change.
+
+    ``socket`` is where it is joined, if the command line says so.
+    """
+    usual = ("/etc/slapenir", SOCKET, *filter(None, [socket]))
     if settings is None:
-        return ("/etc/slapenir",)
-    found = [settings.file, settings.gateway.state_dir, settings.gateway.audit, "/etc/slapenir"]
-    found.append(os.path.join(os.path.dirname(settings.file), "slapenir.toml"))
-    for one in settings.credentials:
-        kind, _, name = one.source.partition(":")
-        if kind == "file":
-            found.append(name)
-    return tuple(dict.fromkeys(os.path.realpath(one) for one in found))
+        return Belongings(every_name(usual))
+    from slapenir.config.files import files_of
+
+    files = files_of(settings)
+    beside = os.path.join(os.path.dirname(settings.file), "slapenir.toml")
+    return Belongings(every_name((*files.secret, beside, *usual)), every_name(files.open))
 
 
-def _shown(path: str) -> str:
-    real = os.path.realpath(path)
-    if not os.path.exists(real) or real in ("/", "/run", "/proc", "/sys", "/dev"):
-        raise SandboxError(f"--ro {path} is not a file or directory to show", "check the path")
+def _shown(path: str, agent: Agent) -> str:
+    real = resolve(path, "--ro", agent)
+    if real in ("/", "/run", "/proc", "/sys", "/dev"):
+        raise SandboxError(
+            f"--ro {path} would show {real}, with what the sandbox is there to hide",
+            "name what is needed of it",
+        )
     return real

@@ -20,6 +20,7 @@ from slapenir.sandbox import launcher
 from slapenir.sandbox.cgroups import Groups, demand, make_groups
 from slapenir.sandbox.filter import read_counters
 from slapenir.sandbox.link import Joined, Keeper, Link
+from slapenir.sandbox.links import Pins, check_way
 from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
 from slapenir.sandbox.seccomp import program
@@ -30,6 +31,7 @@ from slapenir.sandbox.view import (
     PROGRAMS,
     interpreter,
     is_writable,
+    knows_descriptors,
     mounts,
     texts,
 )
@@ -50,15 +52,20 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
     view = plan.view
     if not is_writable(view.workspace, view.uid, view.gid):
         say(f"{view.workspace} is not writable for user {view.uid}; --user names another")
+    for note in plan.notes:
+        say(note)
     with contextlib.ExitStack() as undo:
+        pins = Pins(view.sources)
+        undo.callback(pins.close)
         network = make_network(plan.rootless, plan.uid, plan.gid)
         undo.callback(network.close)
-        keeper = Keeper(plan.gateway, plan.config, environ, say)
+        keeper = Keeper(plan.gateway, plan.config, environ, say, plan.scratch)
         undo.callback(keeper.stop)
-        sandbox = Sandbox(plan, network, keeper, say)
+        sandbox = Sandbox(plan, network, keeper, pins, say)
         undo.callback(sandbox.close)
         joined = sandbox.joined
-        directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="slapenir-kit-"))
+        made = tempfile.TemporaryDirectory(prefix="slapenir-kit-", dir=plan.scratch)
+        directory = undo.enter_context(made)
         os.chmod(directory, 0o755)  # noqa: S103 - the command's user reads it; nothing is secret
         kit = make_kit(directory, joined.ca, plan.bundle)
         for note in kit.notes:
@@ -72,10 +79,11 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
 class Sandbox:
     """A network that has joined a gateway, and the command in it."""
 
-    def __init__(self, plan: Plan, network: Network, keeper: Keeper, say: Say) -> None:
+    def __init__(self, plan: Plan, network: Network, keeper: Keeper, pins: Pins, say: Say) -> None:
         self._plan = plan
         self._network = network
         self._keeper = keeper
+        self._pins = pins
         self._link: Link | None = None
         self._say = say
         self._counted: dict[str, int] = {}
@@ -142,7 +150,10 @@ class Sandbox:
         bwrap = shutil.which("bwrap", path=PROGRAMS)
         if bwrap is None:
             raise SandboxError("bwrap is not installed", "install bubblewrap")
-        descriptors: list[int] = []
+        self._pins.renew()
+        view.check_kept()
+        pinned = self._pins.held if knows_descriptors(bwrap) else {}
+        descriptors = list(pinned.values())
 
         def data(content: bytes) -> str:
             made = os.memfd_create("slapenir")
@@ -155,7 +166,8 @@ class Sandbox:
         words = [
             bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
             "--unshare-cgroup-try", "--uid", str(plan.uid), "--gid", str(plan.gid),
-            "--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL", *mounts(view), *more,
+            "--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL",
+            *mounts(view, pinned), *more,
             "--ro-bind", kit.directory, KIT,
         ]  # fmt: skip
         with open(launcher.__file__, "rb") as file:
@@ -166,8 +178,10 @@ class Sandbox:
             words += ["--perms", "0444", "--ro-bind-data", data(text.encode()), place]
         for name, ours in kit.home_files().items():
             place = os.path.join(view.home, name)
-            if view.kept and os.path.exists(os.path.join(view.kept, name)):
-                continue
+            if view.kept:
+                check_way(view.kept, os.path.join(view.kept, name))
+                if os.path.exists(os.path.join(view.kept, name)):
+                    continue
             words += ["--perms", "0700", "--dir", os.path.dirname(place)]
             with open(ours, "rb") as file:
                 words += ["--perms", "0600", "--file", data(file.read()), place]

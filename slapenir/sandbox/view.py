@@ -6,19 +6,17 @@ Sockets of the host are why: one that can be reached can be connected to, also o
 from __future__ import annotations
 
 import os
-import stat
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 import attrs
 
-from slapenir.errors import SandboxError
+from slapenir.sandbox.covers import covers
+from slapenir.sandbox.links import check_way, contains
+from slapenir.sandbox.places import SCRATCH, SYSTEM
+from slapenir.sandbox.toolchains import Shown
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
-SCRATCH = ("/tmp", "/var/tmp", "/run", "/home", "/root")  # noqa: S108
-_NEVER_WRITTEN = (
-    *(one for one in SYSTEM if one != "/opt"), "/dev", "/proc", "/sys", "/boot",
-)  # fmt: skip
 PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
 """Where bubblewrap is looked for: never where the caller's PATH leads."""
 
@@ -27,18 +25,25 @@ LAUNCHER = "/run/slapenir/launcher.py"
 _PYTHON = "/run/slapenir/python"
 _HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost\n"
 _RESOLVER = "nameserver 127.0.0.1\noptions edns0\n"
-# Beside a directory of programs: what they load.
-_BESIDE = ("lib", "lib64", "libexec")
-# Never shown of a home directory, whatever PATH says.
-_PRIVATE = (".ssh", ".aws", ".gnupg", ".config", ".docker", ".kube", ".netrc", ".mozilla")
+# What each file system in memory may hold: this part of the memory.
+_PARTS = {
+    "/tmp": 4, "/home": 4, "/var/tmp": 16, "/dev/shm": 16, "/run": 64, "/root": 64,  # noqa: S108
+}  # fmt: skip
+_COVER_BYTES = 64 << 10
+
+
+def physical_memory() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @attrs.frozen(kw_only=True)
 class View:
     """What is asked for; all paths are absolute and real.
 
-    ``hidden`` are the gateway's own files, ``shown`` more directories to show read-only, ``home``
-    the sandbox's home inside and ``kept`` where it is kept on the host (empty: nowhere).
+    ``hidden`` are the gateway's own files and ``sockets`` what was found of the host's, ``shown``
+    more to show read-only, ``home`` the sandbox's home inside and ``kept`` where it is kept on
+    the host (empty: nowhere).  ``memory`` in bytes is what scratch directories are measured by.
     """
 
     workspace: str
@@ -47,58 +52,72 @@ class View:
     gid: int
     kept: str = ""
     hidden: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
-    path: tuple[str, ...] = ()
+    toolchains: tuple[Shown, ...] = ()
+    memory: int = attrs.field(factory=physical_memory)
 
     @property
     def writable(self) -> tuple[str, ...]:
         """Where the sandbox may write, as it sees it."""
         return (self.workspace, self.home, "/tmp", "/var/tmp", "/run", "/dev", "/proc")  # noqa: S108
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What is mounted that is not the system's, by real paths."""
+        kept = (self.kept,) if self.kept else ()
+        return (*kept, self.workspace, *self.shown, *(source for source, _ in self.toolchains))
 
-def check_workspace(workspace: str, hidden: Iterable[str], homes: Iterable[str]) -> None:
-    """Raise SandboxError for a directory that an agent must not write to (T239)."""
-    if not os.path.isdir(workspace):
-        raise SandboxError(f"{workspace} is not a directory", "name the project: --workspace DIR")
-    for home in homes:
-        if _contains(workspace, home):
-            raise SandboxError(
-                f"{workspace} is, or holds, a home directory",
-                "start in the project's directory, or name it: --workspace DIR",
-            )
-    if workspace in ("/", "/var", "/srv", "/mnt", "/media", "/opt", *SCRATCH) or any(
-        _contains(root, workspace) for root in _NEVER_WRITTEN
-    ):
-        raise SandboxError(f"{workspace} belongs to the system", "use --workspace DIR")
-    for path in hidden:
-        if _contains(workspace, path):
-            raise SandboxError(
-                f"the workspace {workspace} holds {path}, which is the gateway's",
-                "an agent could change it: keep the two apart",
-            )
+    def check_kept(self) -> None:
+        """Raise SandboxError for a link in the kept home where something is to be mounted."""
+        if not self.kept:
+            return
+        places = [self.workspace, *self.shown, *(place for _, place in self.toolchains)]
+        for place in places:
+            if contains(self.home, place) and place != self.home:
+                check_way(self.kept, os.path.join(self.kept, os.path.relpath(place, self.home)))
 
 
-def _contains(directory: str, path: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+def mounts(view: View, pinned: Mapping[str, int] | None = None) -> list[str]:
+    """Return bubblewrap's arguments for the file system, all but the kit's overlays.
 
-
-def mounts(view: View) -> list[str]:
-    """Return bubblewrap's arguments for the file system, all but the kit's overlays."""
-    words = ["--proc", "/proc", "--dev", "/dev"]
+    ``pinned`` are descriptors to mount instead of what their paths lead to by then.  Raises
+    SandboxError where something of the gateway's cannot be covered.
+    """
+    words = ["--proc", "/proc", "--dev", "/dev", *_scratch("/dev/shm", view)]  # noqa: S108
+    words += ["--remount-ro", "/dev"]  # itself is one in memory, of no size
     for path in SYSTEM:
         words += _system(path)
     for path in SCRATCH:
-        words += ["--perms", "1777" if path.endswith("tmp") else "0755", "--tmpfs", path]
+        words += _scratch(path, view)
+    pinned = pinned or {}
     if view.kept:
-        words += ["--bind", view.kept, view.home]
+        words += _bind("--bind", view.kept, view.home, pinned)
     else:
         words += ["--perms", "0700", "--dir", view.home]
-    for path in (*_toolchains(view), *view.shown):
-        words += ["--ro-bind", path, path]
-    words += ["--bind", view.workspace, view.workspace]
-    for path in view.hidden:
-        words += _hide(path, view)
+    placed = [
+        (place, _bind("--ro-bind", source, place, pinned)) for source, place in view.toolchains
+    ]
+    placed += [(view.workspace, _bind("--bind", view.workspace, view.workspace, pinned))]
+    placed += [(path, _bind("--ro-bind", path, path, pinned)) for path in view.shown]
+    inside = [place for place, _ in placed]
+    placed += _covered(view, inside)
+    # What is further down comes later, so that nothing lies under what holds it.
+    for _, some in sorted(placed, key=lambda one: one[0].count("/")):
+        words += some
     return words
+
+
+def knows_descriptors(bwrap: str) -> bool:
+    """Whether bubblewrap can be given descriptors to mount."""
+    told = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
+    return "--ro-bind-fd" in told.stdout
+
+
+def _bind(option: str, source: str, place: str, pinned: Mapping[str, int]) -> list[str]:
+    if source in pinned:
+        return [f"{option}-fd", str(pinned[source]), place]
+    return [option, source, place]
 
 
 def _system(path: str) -> list[str]:
@@ -107,45 +126,32 @@ def _system(path: str) -> list[str]:
     return ["--ro-bind", path, path] if os.path.isdir(path) else []
 
 
-def _hide(path: str, view: View) -> list[str]:
-    """Return what covers a file or a directory of the gateway's, where it would be seen."""
-    seen = (*SYSTEM, *view.shown, *_toolchains(view))
-    if not os.path.lexists(path) or not any(_contains(root, path) for root in seen):
-        return []
-    if os.path.isdir(path):
-        return ["--perms", "0000", "--tmpfs", path]
-    return ["--ro-bind", "/dev/null", path]
+def _scratch(path: str, view: View) -> list[str]:
+    mode = "1777" if path.endswith(("tmp", "shm")) else "0755"
+    return ["--perms", mode, "--size", str(view.memory // _PARTS[path]), "--tmpfs", path]
 
 
-def _toolchains(view: View) -> list[str]:
-    """Return the directories on PATH that the view does not have yet, and what lies beside them.
-
-    Below a home these are only the directories of programs and their libraries, never the home.
-    """
-    found: list[str] = []
-    for entry in view.path:
-        real = os.path.realpath(entry)
-        if not os.path.isdir(real) or any(_contains(root, real) for root in SYSTEM):
-            continue
-        if not _reachable(real, view.uid, view.gid):
-            continue
-        if _is_private(real) or _contains(view.workspace, real) or real == "/":
-            continue
-        found.append(real)
-        if entry != real:
-            found.append(entry)
-        if os.path.basename(real) in ("bin", "sbin"):
-            above = os.path.dirname(real)
-            beside = [os.path.join(above, name) for name in _BESIDE]
-            found += [one for one in beside if os.path.isdir(one)]
-    return list(dict.fromkeys(found))
+def _covered(view: View, inside: list[str]) -> list[tuple[str, list[str]]]:
+    """Return what covers files of the gateway and sockets of the host, by where it is."""
+    seen = [*((path, path) for path in view.shown), *view.toolchains]
+    found = []
+    for path, whole in covers(view.hidden, view.sockets, seen).items():
+        if whole:
+            mode = "0111" if any(contains(path, one) for one in inside) else "0000"
+            words = ["--perms", mode, "--size", str(_COVER_BYTES), "--tmpfs", path]
+        else:
+            words = ["--ro-bind", "/dev/null", path]
+        found.append((path, words))
+    return found
 
 
 def is_visible(path: str, view: View) -> bool:
     """Whether a directory on PATH is there inside."""
-    real = os.path.realpath(path)
-    seen = (*SYSTEM, *_toolchains(view), view.workspace)
-    return os.path.isdir(real) and any(_contains(root, real) for root in seen)
+    places = (*SYSTEM, view.workspace, *view.shown, *(place for _, place in view.toolchains))
+    named, real = os.path.normpath(path), os.path.realpath(path)
+    return os.path.isdir(real) and all(
+        any(contains(root, one) for root in places) for one in (named, real)
+    )
 
 
 def is_writable(path: str, uid: int, gid: int) -> bool:
@@ -153,38 +159,6 @@ def is_writable(path: str, uid: int, gid: int) -> bool:
     status = os.stat(path)
     shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
     return bool(status.st_mode >> shift & 2)
-
-
-def _reachable(path: str, uid: int, gid: int) -> bool:
-    """Whether a user could look into a directory; the view shows nobody more than that."""
-    while True:
-        status = os.stat(path)
-        shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
-        if not status.st_mode >> shift & 1:
-            return False
-        if path == "/":
-            return True
-        path = os.path.dirname(path)
-
-
-def _is_private(path: str) -> bool:
-    """Whether a path is in a directory that holds credentials, or open to everybody's writing."""
-    if any(part in _PRIVATE for part in path.split("/")):
-        return True
-    mode = os.stat(path).st_mode
-    return bool(mode & stat.S_IWOTH)
-
-
-def of_command(command: str, path: Sequence[str]) -> list[str]:
-    """Return the directory that a command really is in, where PATH only has a link to it."""
-    candidates = [command] if "/" in command else [os.path.join(one, command) for one in path]
-    for candidate in candidates:
-        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
-            real = os.path.realpath(candidate)
-            if real != candidate and not any(_contains(root, real) for root in SYSTEM):
-                return [os.path.dirname(real)]
-            return []
-    return []
 
 
 def interpreter() -> tuple[str, list[str]]:
