@@ -26,6 +26,13 @@ _OF_A_HOME = (
         "uv", "pnpm", "mise", "rtx", "fnm", "pipx", "claude", "cursor-agent", "pypoetry", "gem",
     )),
 )  # fmt: skip
+# Of those, what holds interpreters as they were installed and nothing of a person's: a virtual
+# environment in a workspace links to them, and whoever else links to them learns nothing.
+_INTERPRETERS = (
+    ".pyenv/versions", ".local/share/uv/python", ".local/share/mise/installs", ".asdf/installs",
+    ".nvm/versions", ".rustup/toolchains", ".rbenv/versions", "miniconda3", "anaconda3",
+    "miniforge3", "mambaforge",
+)  # fmt: skip
 # Beside a directory of programs: what they load.
 _BESIDE = ("lib", "lib64", "libexec")
 
@@ -90,7 +97,9 @@ class Judge:
         if any(contains(real, home) for home in self.homes):
             return False
         home = home_of(real, self.homes)
-        if not self._known(real, home) or self._is_led(links, home):
+        if not self._known(real, home):
+            return False
+        if self._is_led(links, home) and not _is_interpreter(real, home):
             return False
         if os.stat(real).st_mode & stat.S_IWOTH:
             return False
@@ -119,6 +128,11 @@ class Judge:
         """Whether an agent may have led there: below a home, only from where it writes now."""
         led = self.agent.holds if home else self.agent.made
         return any(led(link) for link in links)
+
+
+def _is_interpreter(real: str, home: str) -> bool:
+    """Whether a directory is one of interpreters that were installed in a home."""
+    return bool(home) and any(contains(os.path.join(home, one), real) for one in _INTERPRETERS)
 
 
 def _reachable(path: str, uid: int, gid: int) -> bool:

@@ -62,6 +62,23 @@ class ToolchainTests(PlacesCase):
             outer.unlink()
         self.assertEqual(self.shown(tools), [str(tools)])
 
+    def test_a_virtual_environment(self) -> None:
+        """Its Python is a link to one that was installed in a home: that one is shown."""
+        for place in (".pyenv/versions/3.12", ".local/share/uv/python/cpython-3.12"):
+            program = self.program(self.make("home", *place.split("/"), "bin") / "python3")
+            version = program.parent.parent
+            (version / "lib").mkdir()
+            self.make("work", ".venv", "bin")
+            python = self.link(self.work / ".venv" / "bin" / "python", program)
+            wanted = [str(version / "bin"), str(version / "lib")]
+            self.assertEqual(self.shown(python.parent, command="python"), wanted)
+            python.unlink()
+            for other in (".pyenv", ".local/share/uv", ".local/share/uv/tools"):
+                beside = self.program(self.make("home", *other.split("/")) / "program")
+                self.link(python, beside)
+                self.assertEqual(self.shown(python.parent, command="python"), [], other)
+                python.unlink()
+
     def test_links_of_a_home(self) -> None:
         """Both names of a version are there; a link to what is private leads nowhere."""
         version = self.make("home", ".nvm", "versions", "v1", "bin")
