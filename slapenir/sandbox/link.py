@@ -18,6 +18,7 @@ import attrs
 
 from slapenir.errors import SandboxError
 from slapenir.sandbox.kernel import die_with_parent
+from slapenir.sandbox.tools import ISOLATED, for_python
 
 _SECONDS = 20.0
 _PATIENCE = 2.0  # seconds after which a person is told what is waited for
@@ -120,7 +121,7 @@ class OwnGateway:
         directory = tempfile.TemporaryDirectory(prefix="slapenir-run-")
         path, log = os.path.join(directory.name, "join.sock"), os.path.join(directory.name, "log")
         run = "from twisted.scripts.twistd import run; run()"
-        words = [sys.executable, "-P", "-c", run, "-n", "--pidfile=", "slapenir"]
+        words = [sys.executable, *ISOLATED, "-c", run, "-n", "--pidfile=", "slapenir"]
         words += ["--config", config, "--only-sandboxes", path]
         with open(log, "wb") as output:
             process = subprocess.Popen(
@@ -128,7 +129,7 @@ class OwnGateway:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={k: v for k, v in environ.items() if k not in ("PYTHONPATH", "NOTIFY_SOCKET")},
+                env={k: v for k, v in for_python(environ).items() if k != "NOTIFY_SOCKET"},
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for the command
                 preexec_fn=die_with_parent,

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import selectors
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from slapenir.errors import SandboxError
-from slapenir.sandbox import launcher
+from slapenir.sandbox import launcher, tools
 from slapenir.sandbox.cgroups import Groups, demand, make_groups
 from slapenir.sandbox.filter import read_counters
 from slapenir.sandbox.link import Joined, Keeper, Link
@@ -27,7 +26,6 @@ from slapenir.sandbox.trust import Kit, make_kit
 from slapenir.sandbox.view import (
     KIT,
     LAUNCHER,
-    PROGRAMS,
     interpreter,
     is_writable,
     mounts,
@@ -139,9 +137,7 @@ class Sandbox:
         """Return bubblewrap's command line and the descriptors that it is given."""
         plan, view = self._plan, self._plan.view
         python, more = interpreter()
-        bwrap = shutil.which("bwrap", path=PROGRAMS)
-        if bwrap is None:
-            raise SandboxError("bwrap is not installed", "install bubblewrap")
+        bwrap = tools.need("bwrap").path
         descriptors: list[int] = []
 
         def data(content: bytes) -> str:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from slapenir.errors import PkiError
+from slapenir.sandbox import tools
 from slapenir.sandbox import trust as module
 from slapenir.sandbox.certificates import hashed, java_truststore, read_certificates
 from slapenir.sandbox.trust import JAVA_PASSWORD, Kit, make_kit
@@ -303,7 +304,7 @@ class WiringTests(KitCase):
 
     def test_without_certutil(self) -> None:
         """No database, and a note that says what to install; everything else is there."""
-        self.patch(os, "environ", {"PATH": "/nonexistent"})
+        self.patch(tools, "PATH", "/nonexistent")
         kit = self.make()
         self.assertEqual(kit.home_files(), {})
         self.assertIn("libnss3-tools", kit.notes[0])
@@ -311,11 +312,10 @@ class WiringTests(KitCase):
 
     def test_a_certutil_that_fails(self) -> None:
         """The same, and nothing of a half-made database is left."""
-        tools = Path(self.mktemp()).resolve()
-        tools.mkdir()
-        (tools / "certutil").write_text("#!/bin/sh\necho x > ${4#sql:}/cert9.db\nexit 1\n")
-        (tools / "certutil").chmod(0o755)
-        self.patch(os, "environ", {"PATH": str(tools)})
+        failing = Path(self.mktemp()).resolve()
+        failing.write_text("#!/bin/sh\necho x > ${4#sql:}/cert9.db\nexit 1\n")
+        failing.chmod(0o755)
+        self.patch(tools, "find", lambda name: tools.Tool(name, str(failing)))
         kit = self.make()
         self.assertEqual(kit.home_files(), {})
         self.assertIn("could not make", kit.notes[0])
