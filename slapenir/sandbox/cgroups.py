@@ -158,9 +158,27 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+def by_limit(groups: Groups, bounds: Bounds) -> int:
+    """Return how many processes a resource limit of the sandbox's has to allow; 0 for no limit.
+
+    RLIMIT_NPROC stands in for the control group that cannot be had.  Before Linux 5.14 it would
+    count everything that the user runs, so there it is left.
+    """
+    if bounds.processes is None or "pids" not in groups.missing or not _limits_by_namespace():
+        return 0
+    return bounds.processes
+
+
+def _limits_by_namespace() -> bool:
+    found = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release, re.ASCII)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 14)
+
+
 def demand(groups: Groups, asked: Bounds) -> None:
     """Raise SandboxError for a bound that was asked for and cannot be had."""
     wanted = set(asked.by_controller()) & set(groups.missing)
+    if by_limit(groups, asked):
+        wanted.discard("pids")
     if wanted:
         raise SandboxError(
             f"there is no control group for {', '.join(sorted(wanted))}",
