@@ -6,7 +6,6 @@ import contextlib
 import os
 import selectors
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
@@ -19,6 +18,8 @@ from slapenir.sandbox.link import Joined, Keeper, Link
 from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
 from slapenir.sandbox.running import Running
+from slapenir.sandbox.scratch import KIT as KIT_PREFIX
+from slapenir.sandbox.scratch import Scratch, sweep
 from slapenir.sandbox.terminal import Terminal
 from slapenir.sandbox.trust import Kit, make_kit
 from slapenir.sandbox.view import KIT, is_writable
@@ -39,22 +40,27 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
     view = plan.view
     if not is_writable(view.workspace, view.uid, view.gid):
         say(f"{view.workspace} is not writable for user {view.uid}; --user names another")
+    sweep()
     with contextlib.ExitStack() as undo:
         network = make_network(plan.rootless, plan.uid, plan.gid)
         undo.callback(network.close)
-        keeper = Keeper(plan.gateway, plan.config, environ, say)
+        # One that was named is the one to use: none is started in its place.
+        keeper = Keeper(plan.gateway, "" if plan.request.gateway else plan.config, environ, say)
         undo.callback(keeper.stop)
         sandbox = Sandbox(plan, network, keeper, say)
         undo.callback(sandbox.close)
         joined = sandbox.joined
-        directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="slapenir-kit-"))
-        os.chmod(directory, 0o755)  # noqa: S103 - the command's user reads it; nothing is secret
-        kit = make_kit(directory, joined.ca, plan.bundle)
+        scratch = Scratch(KIT_PREFIX)
+        undo.callback(scratch.cleanup)
+        os.chmod(scratch.name, 0o755)  # noqa: S103 - the command's user reads it; nothing is secret
+        kit = make_kit(scratch.name, joined.ca, plan.bundle)
         for note in kit.notes:
             say(note)
         groups = make_groups(plan.request.bounds, plan.uid)
         undo.callback(groups.remove)
         demand(groups, plan.request.asked)
+        if "pids" in groups.missing and not by_limit(groups, plan.request.bounds):
+            say("its processes are not bounded: there is no control group for them")
         return sandbox.run(kit, groups)
 
 
