@@ -337,7 +337,7 @@ class BoundsTests(RunCase):
 
     def groups(self) -> list[Path]:
         """Return the groups that are left of the runner that ended last."""
-        return list(Path(CGROUPS).glob(f"**/slapenir-{self.ran}"))
+        return list(Path(CGROUPS).glob(f"**/slapenir-{self.ran}-*"))
 
     def test_processes(self) -> None:
         """A fork bomb meets its bound; the group is gone afterwards."""
