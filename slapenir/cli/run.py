@@ -20,7 +20,9 @@ _PROCESSES = 4096
 _LEAST_MEMORY = 32 << 20  # bubblewrap and the launcher have to fit in
 _MOST_CPUS = 10_000
 _ERRORS = 2
-_NO_USER = 0xFFFFFFFF  # the number that stands for nobody's (setresuid(2)), and what is beyond it
+_MOST_MEMORY = 1 << 62
+_MOST_PROCESSES = 4_194_304  # the kernel's own (pids.max)
+_NO_USER, _DIGITS = 0xFFFFFFFF, 10  # the number that means none (setresuid(2)); what is beyond it
 
 
 def _cpus(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -32,8 +34,9 @@ def _cpus(ctx: click.Context, option: click.Parameter, value: float | None) -> f
 
 def _user(ctx: click.Context, option: click.Parameter, value: str) -> str:
     """Refuse a number that no user can have."""
-    if value.isdigit() and (not value.isascii() or int(value) >= _NO_USER):
-        raise click.BadParameter(f"{value} is the number of no user")
+    if value.isdigit():
+        if not value.isascii() or len(value) > _DIGITS or int(value) >= _NO_USER:
+            raise click.BadParameter(f"{value[:20]} is the number of no user")
     return value
 
 
@@ -44,6 +47,8 @@ def _memory(ctx: click.Context, option: click.Parameter, value: str) -> int | No
         raise SandboxError(f"--memory {value}", str(error)) from None
     if size is not None and size < _LEAST_MEMORY:
         raise SandboxError(f"--memory {value} is too little", "it takes at least 32M")
+    if size is not None and size > _MOST_MEMORY:
+        raise SandboxError(f"--memory {value} is too much", "leave it out for the usual bound")
     return size
 
 
@@ -60,7 +65,8 @@ def _memory(ctx: click.Context, option: click.Parameter, value: str) -> int | No
 @click.option("--env", "variables", multiple=True, metavar="NAME[=VALUE]", help="Pass this on.")
 @click.option("--memory", default="", metavar="SIZE", callback=_memory,
               help="Its memory, such as 4G; by default 3/4 of the machine's.")  # fmt: skip
-@click.option("--pids", type=click.IntRange(1), help=f"Its processes; by default {_PROCESSES}.")
+@click.option("--pids", type=click.IntRange(1, _MOST_PROCESSES),
+              help=f"Its processes; by default {_PROCESSES}.")  # fmt: skip
 @click.option("--cpus", type=click.FloatRange(0.01, _MOST_CPUS), callback=_cpus,
               help="Its CPUs, such as 1.5.")  # fmt: skip
 @click.option("--restart", is_flag=True, help="Run it again when it fails, until it succeeds.")

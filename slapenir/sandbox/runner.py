@@ -6,6 +6,7 @@ import contextlib
 import os
 import selectors
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
@@ -22,7 +23,7 @@ from slapenir.sandbox.scratch import KIT as KIT_PREFIX
 from slapenir.sandbox.scratch import Scratch, sweep
 from slapenir.sandbox.terminal import Terminal
 from slapenir.sandbox.trust import Kit, make_kit
-from slapenir.sandbox.view import KIT, is_writable
+from slapenir.sandbox.view import KIT, View, is_writable
 
 Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -40,6 +41,7 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
     view = plan.view
     if not is_writable(view.workspace, view.uid, view.gid):
         say(f"{view.workspace} is not writable for user {view.uid}; --user names another")
+    _check_own_place(view)
     sweep()
     with contextlib.ExitStack() as undo:
         network = make_network(plan.rootless, plan.uid, plan.gid)
@@ -250,6 +252,18 @@ class Sandbox:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+
+def _check_own_place(view: View) -> None:
+    """Raise SandboxError when this program itself is where the command may write (T239)."""
+    for place in (sys.prefix, *sys.path, os.path.dirname(__file__)):
+        real = os.path.realpath(place)
+        for writable in filter(None, (view.workspace, view.kept)):
+            if os.path.commonpath((real, writable)) == writable:
+                raise SandboxError(
+                    f"SLAPENIR loads programs from {real}, which the command could change",
+                    "install it outside of the workspace, and take that off PYTHONPATH",
+                )
 
 
 def _ignore_keyboard() -> dict[int, object]:

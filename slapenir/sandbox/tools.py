@@ -7,6 +7,7 @@ root often.  So neither PATH nor anything else of the caller's environment has a
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ _PACKAGES = {
 ISOLATED = ("-E", "-P")
 """For a Python of our own: nothing from PYTHON* variables, and no module from where it stands."""
 
+_OF_PYTHON = re.compile(r"PYTHON[A-Z0-9]+", re.ASCII)
 _SECONDS = 20.0
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -102,8 +104,11 @@ def need(name: str) -> Tool:
 
 
 def for_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what tells Python, and so its children, what to load."""
-    return {key: value for key, value in environ.items() if not key.startswith("PYTHON")}
+    """Return an environment without what tells Python, and so its children, what to load.
+
+    A name such as PYTHON_API_KEY may be a credential's.
+    """
+    return {key: value for key, value in environ.items() if not _OF_PYTHON.fullmatch(key)}
 
 
 def _unsafe(path: str) -> str:

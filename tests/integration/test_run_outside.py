@@ -103,6 +103,25 @@ def below(pid: int) -> Iterator[int]:
             yield from below(child)
 
 
+class OwnPlaceTests(RunCase):
+    """A runner that would be the agent's to change."""
+
+    def test_modules_in_the_workspace_t239(self) -> None:
+        """PYTHONPATH, or this program itself; the nearest that is outside is no reason."""
+        inside, beside = self.workspace / "src", self.directory / "work-src"
+        for place, status in ((inside, 2), (beside, 0)):
+            place.mkdir()
+            done = self.run_("--", "true", PYTHONPATH=f"{ROOT}:{place}")
+            self.assertEqual(done.returncode, status, done.stderr)
+        link = self.directory / "link"
+        link.symlink_to(self.workspace)
+        done = self.run_("--", "true", PYTHONPATH=f"{ROOT}:{link}")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        done = self.run_("--workspace", str(ROOT), "--", "true")
+        self.assertIn(b"could change", done.stderr)
+        self.assertEqual(done.returncode, 2)
+
+
 class EnvironmentTests(RunCase):
     """What the command's environment does outside of the sandbox: nothing."""
 

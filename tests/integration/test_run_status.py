@@ -26,14 +26,17 @@ class StatusTests(RunCase):
         """Those that are none, or none that a kernel could take; the control beside each."""
         for cpus in ("nan", "inf", "-inf", "1e30", "0"):
             self.bad("--cpus", cpus, "--", "true", words="--cpus")
-        for user in ("²", "4294967295", "99999999999", "-1"):
-            self.bad("--user", user, "--", "true", words=user)
-        for memory in ("1K", "1M"):
-            self.bad("--memory", memory, "--", "true", words="at least")
-        self.bad("--pids", "1", "--", "true", words="could not be made")
+        for user in ("²", "4294967295", "99999999999", "-1", "9" * 5000):
+            self.bad("--user", user, "--", "true", words=user[:20])
+        for memory, words in (("1K", "at least"), ("1M", "at least"), ("99999999T", "too much")):
+            self.bad("--memory", memory, "--", "true", words=words)
+        for pids, words in (("1", "could not be made"), ("4194305", "--pids"), ("x", "--pids")):
+            self.bad("--pids", pids, "--", "true", words=words)
         more = ("--cpus", "1.5", "--user", "1234", "--memory", "32M", "--pids", "10")
-        done = self.run_(*more, "--", "/bin/true")
-        self.assertEqual(done.returncode, 0, done.stderr)
+        most = ("--cpus", "10000", "--memory", "4194304T", "--pids", "4194304")
+        for one in (more, most):
+            done = self.run_(*one, "--", "/bin/true")
+            self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_a_user_who_cannot_get_to_the_workspace(self) -> None:
         self.directory.chmod(0o700)
@@ -58,7 +61,9 @@ class StatusTests(RunCase):
         words = [sys.executable, "-m", "slapenir.cli", "run", "--user", "nobody"]
         words += ["-c", str(self.gateway.config_file), "--identity", "sandbox", "--gateway"]
         environment = {**self.gateway.environment(), "PYTHONPATH": str(ROOT)}
-        for path, status in (("/no/such.sock", 2), (self.path, 0)):
+        for path, status in ((self.path, 0), ("/no/such.sock", 2)):
+            if status:
+                self.gateway.stop()  # so that one of its own could start
             done = subprocess.run(
                 [*words, path, "--", "true"],
                 capture_output=True,

@@ -103,8 +103,8 @@ class FindTests(SynchronousTestCase):
 
 class PythonTests(SynchronousTestCase):
     def test_for_python(self) -> None:
-        given = {"PYTHONPATH": "x", "PYTHONHOME": "x", "PATH": "y", "KEY": "z"}
-        self.assertEqual(for_python(given), {"PATH": "y", "KEY": "z"})
+        kept = {"PATH": "y", "KEY": "z", "PYTHON_API_KEY": "k"}
+        self.assertEqual(for_python({"PYTHONPATH": "x", "PYTHONHOME": "x", **kept}), kept)
 
     def test_isolated(self) -> None:
         """A module in the working directory or on PYTHONPATH is not taken."""
