@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import time
 
 import attrs
@@ -13,6 +14,7 @@ from slapenir.errors import SandboxError
 
 ROOT = "/sys/fs/cgroup"
 _NAME = "slapenir-"
+_GROUP = re.compile(rf"{_NAME}([0-9]+)-[0-9a-f]+", re.ASCII)
 _PERIOD = 100_000  # microseconds
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -38,6 +40,11 @@ def parse_size(text: str) -> int:
     if found is None or int(found[1]) == 0:
         raise ValueError("write a number with K, M, G or T, such as 4G")
     return int(found[1]) * _UNITS[found[2]]
+
+
+def usual_memory() -> int:
+    """Return the bound where none is asked for: three quarters of what the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 * 3
 
 
 @attrs.frozen
@@ -70,7 +77,7 @@ class Groups:
 
 def make_groups(bounds: Bounds, owner: int, root: str = ROOT) -> Groups:
     """Make groups with these bounds; a controller that is not to be had is ``missing``."""
-    name = f"{_NAME}{os.getpid()}"
+    name = f"{_NAME}{os.getpid()}-{secrets.token_hex(8)}"  # nobody has it already
     made: list[str] = []
     missing: list[str] = []
     try:
@@ -95,8 +102,8 @@ def make_groups(bounds: Bounds, owner: int, root: str = ROOT) -> Groups:
 def _sweep(directory: str) -> None:
     """Remove the empty groups of runners that were killed before they could."""
     for name in os.listdir(directory):
-        pid = name.removeprefix(_NAME)
-        if name.startswith(_NAME) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+        found = _GROUP.fullmatch(name)
+        if found is not None and not os.path.exists(f"/proc/{found[1]}"):
             with contextlib.suppress(OSError):
                 os.rmdir(f"{directory}/{name}")
 
@@ -158,9 +165,27 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+def by_limit(groups: Groups, bounds: Bounds) -> int:
+    """Return how many processes a resource limit of the sandbox's has to allow; 0 for no limit.
+
+    RLIMIT_NPROC stands in for the control group that cannot be had.  Since Linux 5.14 it counts in
+    each user namespace by itself; before, it would count everything that the user runs.
+    """
+    if bounds.processes is None or "pids" not in groups.missing or not _limits_by_namespace():
+        return 0
+    return bounds.processes
+
+
+def _limits_by_namespace() -> bool:
+    found = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release, re.ASCII)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 14)
+
+
 def demand(groups: Groups, asked: Bounds) -> None:
     """Raise SandboxError for a bound that was asked for and cannot be had."""
     wanted = set(asked.by_controller()) & set(groups.missing)
+    if by_limit(groups, asked):
+        wanted.discard("pids")
     if wanted:
         raise SandboxError(
             f"there is no control group for {', '.join(sorted(wanted))}",

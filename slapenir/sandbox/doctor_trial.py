@@ -8,7 +8,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from slapenir.sandbox import (
 from slapenir.sandbox.doctor_canary import Canary, own_addresses, unix_sockets, writable_places
 from slapenir.sandbox.doctor_check import CLIENTS, FAILED, HOLE, HOLES, OK, SKIPPED, Finding
 from slapenir.sandbox.doctor_origin import NAME, Origin
+from slapenir.sandbox.tools import ISOLATED, for_python
 from slapenir.sandbox.view import interpreter
 
 VARIABLE = "DOCTOR_API_KEY"
@@ -218,7 +218,7 @@ def run_trial(environ: Mapping[str, str], say: Callable[[str], None]) -> list[Fi
     """Make a sandbox by ``slapenir run`` and try it; raises SandboxError when there is none."""
     uid = sandbox_user(environ)
     with trial(uid) as made:
-        given = {k: v for k, v in environ.items() if k not in ("PYTHONPATH", "SLAPENIR_CONFIG")}
+        given = {k: v for k, v in for_python(environ).items() if k != "SLAPENIR_CONFIG"}
         given[VARIABLE] = made.secret
         _command(["ca", "init", f"{made.top}/slapenir.toml"], given)
         _write(f"{made.workspace}/doctor.pyz", archive())
@@ -260,7 +260,7 @@ def _write(path: str, data: bytes) -> None:
 
 def _command(words: list[str], environ: Mapping[str, str]) -> str:
     """Run one of our own commands; return what it said.  Raises SandboxError."""
-    command = [shutil.which(sys.executable) or sys.executable, "-P", "-m", "slapenir.cli", *words]
+    command = [sys.executable, *ISOLATED, "-m", "slapenir.cli", *words]
     try:
         done = subprocess.run(
             command,

@@ -1,13 +1,15 @@
 """The last step into a sandbox: Landlock, then the command.  It runs inside, by itself.
 
 This file is run as a script, with nothing but the standard library, by whatever Python the sandbox
-has.  Arguments: the signals to take as usual (numbers with commas between), the directories to
-write to, ``--``, and the command.  Landlock (landlock(7)) says once more, and for good, what the
-mounts say already: read everything here, write to these.  Of descriptors only the usual three pass.
+has.  Arguments: a file with the command's environment, the signals to take as usual (numbers with
+commas between), how many processes there may be (0 for no bound), the directories to write to,
+``--``, and the command.  Landlock (landlock(7)) says once more, and for good, what the mounts say
+already: read everything here, write to these.  Of descriptors only the usual three pass.
 """
 
 import ctypes
 import os
+import resource
 import signal
 import struct
 import sys
@@ -17,25 +19,46 @@ _VERSION, _PATH_BENEATH = 1, 1
 _READ = 0b1101  # execute, read files, read directories
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many rights there are by ABI; 16 from the fifth on
 _MOST_DESCRIPTORS = 1 << 30
-_NOT_FOUND, _NOT_RUNNABLE = 127, 126
+_NOT_FOUND, _NOT_RUNNABLE, _NOT_MADE = 127, 126, 2
 
 
 def main(arguments: list[str]) -> None:
-    """Restrict this process and become the command; exits 127 or 126 when that cannot be."""
+    """Restrict this process and become the command.
+
+    Exits 127 or 126 when the command cannot be run, 2 when the restrictions cannot be had.
+    """
     split = arguments.index("--")
-    for number in filter(None, arguments[0].split(",")):
-        signal.signal(int(number), signal.SIG_DFL)
-    restrict(arguments[1:split])
+    place, signals, processes, *writable = arguments[:split]
     command = arguments[split + 1 :]
     os.closerange(3, _MOST_DESCRIPTORS)
     try:
-        os.execvp(command[0], command)  # noqa: S606
+        environment = variables(place)
+        for number in filter(None, signals.split(",")):
+            signal.signal(int(number), signal.SIG_DFL)
+        if processes != "0":
+            resource.setrlimit(resource.RLIMIT_NPROC, (int(processes), int(processes)))
+        restrict(writable)
+    except (OSError, ValueError) as error:
+        say(f"the sandbox could not be closed: {error}")
+        sys.exit(_NOT_MADE)
+    try:
+        if not command[0]:
+            raise FileNotFoundError
+        os.execvpe(command[0], command, environment)  # noqa: S606
     except FileNotFoundError:
-        say(f"{command[0]} is not there, or not in the sandbox's view; --ro DIR adds to it")
+        name = command[0] or "''"
+        say(f"{name} is not there, or not in the sandbox's view; --ro DIR adds to it")
         sys.exit(_NOT_FOUND)
     except OSError as error:
         say(f"{command[0]}: {error.strerror}")
         sys.exit(_NOT_RUNNABLE)
+
+
+def variables(place: str) -> dict[bytes, bytes]:
+    """Return the environment that a file holds: NAME=VALUE with NULs between."""
+    with open(place, "rb") as file:
+        found = [one.partition(b"=") for one in file.read().split(b"\0")]
+    return {key: value for key, equals, value in found if equals}
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,11 +17,16 @@ import attrs
 
 from slapenir.errors import SandboxError
 from slapenir.sandbox.kernel import die_with_parent
+from slapenir.sandbox.scratch import RUN, Scratch, held
+from slapenir.sandbox.tools import ISOLATED, for_python
 
 _SECONDS = 20.0
+_PAUSE = 0.1
 _PATIENCE = 2.0  # seconds after which a person is told what is waited for
 _MAX_ANSWER = 8 << 20
-_NOT_FOR_GATEWAYS = frozenset(("PYTHONPATH", "NOTIFY_SOCKET", "TMPDIR", "TEMP", "TMP"))
+_NOT_FOR_GATEWAYS = frozenset(("NOTIFY_SOCKET", "TMPDIR", "TEMP", "TMP"))
+_SOCKET, _CONFIG, _LOG = "join.sock", "config", "log"  # in the directory of a gateway of our own
+_IN_USE = "in use by another process"
 
 
 @attrs.frozen
@@ -106,7 +110,7 @@ class OwnGateway:
 
     path: str
     process: subprocess.Popen[bytes]
-    directory: tempfile.TemporaryDirectory[str]
+    directory: Scratch
     log: str
 
     @classmethod
@@ -118,10 +122,12 @@ class OwnGateway:
         The working directory is the root, for twistd looks for modules where it stands, and a
         workspace is the agent's.  Its own directory is made in ``place``.
         """
-        directory = tempfile.TemporaryDirectory(prefix="slapenir-run-", dir=place)
-        path, log = os.path.join(directory.name, "join.sock"), os.path.join(directory.name, "log")
+        directory = Scratch(place, RUN)
+        path, log = os.path.join(directory.name, _SOCKET), os.path.join(directory.name, _LOG)
+        with open(os.path.join(directory.name, _CONFIG), "wb") as file:
+            file.write(os.fsencode(os.path.realpath(config)))
         run = "from twisted.scripts.twistd import run; run()"
-        words = [sys.executable, "-P", "-c", run, "-n", "--pidfile=", "slapenir"]
+        words = [sys.executable, *ISOLATED, "-c", run, "-n", "--pidfile=", "slapenir"]
         words += ["--config", config, "--only-sandboxes", path]
         with open(log, "wb") as output:
             process = subprocess.Popen(
@@ -129,7 +135,7 @@ class OwnGateway:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={k: v for k, v in environ.items() if k not in _NOT_FOR_GATEWAYS},
+                env={k: v for k, v in for_python(environ).items() if k not in _NOT_FOR_GATEWAYS},
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is for the command
                 preexec_fn=die_with_parent,
@@ -159,7 +165,7 @@ class OwnGateway:
             lines = [line.strip() for line in file.read().splitlines() if line.strip()]
         wrong = [line for line in lines if "error" in line.lower()]
         text = "; ".join((wrong or lines)[-3:])
-        if "in use by another process" in text:
+        if _IN_USE in text:
             text += "; another gateway runs with this configuration: give it [sandboxes] endpoint"
         return text
 
@@ -198,6 +204,7 @@ class Keeper:
         self._say = say
         self._place = place
         self._own: OwnGateway | None = None
+        self._borrowed = False
 
     def first(self) -> Link:
         """Return a link to a gateway that runs, else to one that is started."""
@@ -209,16 +216,17 @@ class Keeper:
                     raise
         if not self._config:
             raise SandboxError(f"no gateway answers at {self._path}", "start it, or use --config")
-        return Link(self._start().path)
+        return self._start()
 
     def again(self, seconds: float) -> Link:
         """Return a link after the gateway went away; one of our own that died is started anew."""
         own = self._own
         if own is None:
-            return Link(self._path, seconds)
+            return self._start() if self._borrowed else Link(self._path, seconds)
         if own.process.poll() is not None:
             own.stop()
-            own = self._start()
+            self._own = None
+            return self._start()
         return Link(own.path, seconds)
 
     def stop(self) -> None:
@@ -226,6 +234,33 @@ class Keeper:
         if self._own is not None:
             self._own.stop()
 
-    def _start(self) -> OwnGateway:
-        self._own = OwnGateway.start(self._config, self._environ, self._say, self._place)
-        return self._own
+    def _start(self) -> Link:
+        """Start one of our own, or join one that another runner of ours started with the same
+        configuration: there cannot be two at a time, for they share its state.
+        """
+        self._borrowed = True
+        until = time.monotonic() + _SECONDS
+        while True:
+            for path in others_gateways(self._place, self._config):
+                with contextlib.suppress(SandboxError):
+                    return Link(path)
+            try:
+                self._own = OwnGateway.start(self._config, self._environ, self._say, self._place)
+            except SandboxError as error:
+                others = others_gateways(self._place, self._config)
+                if _IN_USE not in error.error or not others or time.monotonic() > until:
+                    raise
+                time.sleep(_PAUSE)  # the other one does not listen yet
+            else:
+                self._borrowed = False
+                return Link(self._own.path)
+
+
+def others_gateways(place: str, config: str) -> list[str]:
+    """Return where gateways listen that other runners of this user have for a configuration."""
+    found = []
+    for directory in held(place, RUN):
+        with contextlib.suppress(OSError), open(os.path.join(directory, _CONFIG), "rb") as file:
+            if file.read() == os.fsencode(os.path.realpath(config)):
+                found.append(os.path.join(directory, _SOCKET))
+    return found

@@ -10,14 +10,14 @@ import array
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import Sequence
 
 import attrs
 
 from slapenir.errors import SandboxError
+from slapenir.sandbox import tools
 from slapenir.sandbox.filter import ADDRESSES, ruleset
 from slapenir.sandbox.kernel import NEW_NET, NEW_USER, enter, stay_dumpable, unshare
+from slapenir.sandbox.tools import Tool
 
 _KINDS = (
     ("tcp", socket.AF_INET, socket.SOCK_STREAM, "port"),
@@ -55,14 +55,9 @@ class Network:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
 
-    def run(self, *words: str) -> str:
-        """Run a program in it and return what it printed; raises SandboxError."""
-        done = subprocess.run(
-            words, preexec_fn=self.join, capture_output=True, text=True, check=False, timeout=20
-        )
-        if done.returncode:
-            raise SandboxError(f"{words[0]} failed in the sandbox: {done.stderr.strip()}")
-        return done.stdout
+    def run(self, name: str, *arguments: str) -> str:
+        """Run a tool of the host in it and return what it printed; raises SandboxError."""
+        return tools.need(name).run(*arguments, enter=self.join).decode("utf-8", "replace")
 
     def close(self) -> None:
         """Let go of it; the kernel removes it with its last process."""
@@ -106,8 +101,10 @@ def _in_child(answer: socket.socket, user: tuple[int, int] | None) -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        # Before root's files are somebody else's, as they are in a user namespace.
+        ip, nft = tools.need("ip"), tools.need("nft")
         _leave(user)
-        _configure()
+        _configure(ip, nft)
         made = _open_sockets()
         descriptors = [os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)]
         if user is not None:
@@ -157,27 +154,22 @@ def _write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _configure() -> None:
+def _configure(ip: Tool, nft: Tool) -> None:
     """Bring loopback up, make every address routable through it, and load the filter."""
     four, six = ADDRESSES
     batch = ["link set lo up", f"addr add {four} dev lo", "route add default dev lo"]
-    _run(["ip", "-batch", "-"], "\n".join(batch), "iproute2")
+    _run(ip, ["-batch", "-"], "\n".join(batch))
     if os.path.exists("/proc/sys/net/ipv6"):
         batch = [f"addr add {six} dev lo nodad", "route add default dev lo"]
-        _run(["ip", "-6", "-batch", "-"], "\n".join(batch), "iproute2")
-    _run(["nft", "-f", "-"], ruleset(PORT, DNS_PORT), "nftables")
+        _run(ip, ["-6", "-batch", "-"], "\n".join(batch))
+    _run(nft, ["-f", "-"], ruleset(PORT, DNS_PORT))
 
 
-def _run(words: Sequence[str], text: str, package: str) -> None:
+def _run(tool: Tool, arguments: list[str], text: str) -> None:
     try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise SandboxError(f"{words[0]} is not installed", f"install {package}") from None
-    if done.returncode:
-        raise SandboxError(
-            f"{words[0]} failed: {done.stderr.strip().splitlines()[0] if done.stderr else ''}",
-            "slapenir doctor says what the kernel lacks",
-        )
+        tool.run(*arguments, data=text.encode())
+    except SandboxError as error:
+        raise SandboxError(error.error, "slapenir doctor says what the kernel lacks") from None
 
 
 def _open_sockets() -> dict[str, socket.socket]:

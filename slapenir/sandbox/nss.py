@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from slapenir.errors import SandboxError
+from slapenir.sandbox import tools
+
 # Not pkcs11.txt: it names the directory it was made in, and NSS makes it where it is missing.
 FILES = ("cert9.db", "key4.db")
-_SECONDS = 20.0
 
 
 def make_database(directory: str, certificates: Sequence[x509.Certificate]) -> str:
@@ -20,25 +21,22 @@ def make_database(directory: str, certificates: Sequence[x509.Certificate]) -> s
 
     Returns why there is none, or nothing.  Raises OSError.
     """
-    tool = shutil.which("certutil")
+    try:
+        tool = tools.find("certutil")
+    except SandboxError as error:
+        return f"Chromium will not trust the gateway: {error.error}"
     if tool is None:
         return "Chromium will not trust the gateway: certutil is missing (Debian: libnss3-tools)"
     os.mkdir(directory, 0o755)
-    database = ["-d", f"sql:{directory}"]
+    database = ["-d", f"sql:{os.path.abspath(directory)}"]
     steps = [(["-N", "--empty-password"], b"")]
     for number, one in enumerate(certificates):
         add = ["-A", "-t", "C,,", "-n", f"SLAPENIR {number}"]
         steps.append((add, one.public_bytes(Encoding.DER)))
     try:
         for arguments, data in steps:
-            subprocess.run(
-                [tool, *arguments, *database],
-                input=data,
-                capture_output=True,
-                check=True,
-                timeout=_SECONDS,
-            )
-    except (OSError, subprocess.SubprocessError):
+            tool.run(*arguments, *database, data=data)
+    except SandboxError:
         shutil.rmtree(directory)
         return "Chromium will not trust the gateway: certutil could not make its database"
     for name in os.listdir(directory):

@@ -5,20 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 from slapenir.errors import ConfigErrors, SandboxError, SlapenirError
+from slapenir.sandbox import tools
 from slapenir.sandbox.cgroups import Bounds, make_groups
 from slapenir.sandbox.doctor_check import HOST, MISSING, OK, SKIPPED, Finding
 from slapenir.sandbox.doctor_gateway import gateway_findings
 from slapenir.sandbox.network import make_network
 from slapenir.sandbox.plan import Request, find_configuration
 from slapenir.sandbox.seccomp import program
-from slapenir.sandbox.view import PROGRAMS, interpreter
+from slapenir.sandbox.view import interpreter
 
 _NOBODY = 65534
 _LANDLOCK_CREATE, _LANDLOCK_VERSION = 444, 1
@@ -49,16 +48,16 @@ def prerequisites(config: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Look at everything; never raises."""
     checks: dict[str, Callable[[], str]] = {
         "system": _system,
-        "bubblewrap": lambda: _tool("bwrap", "bubblewrap", path=PROGRAMS),
-        "nftables": lambda: _tool("nft", "nftables"),
-        "iproute2": lambda: _tool("ip", "iproute2"),
+        "bubblewrap": lambda: tools.need("bwrap").path,
+        "nftables": lambda: tools.need("nft").path,
+        "iproute2": lambda: tools.need("ip").path,
         "user namespaces": _user_namespaces,
         "network namespace": _network,
         "system call filter": _seccomp,
         "Landlock": _landlock,
         "control groups": _groups,
         "Python inside": _python,
-        "certutil": lambda: _tool("certutil", "libnss3-tools, for Chromium", optional=True),
+        "certutil": _certutil,
         "clock": _clock,
     }
     for name, check in checks.items():
@@ -69,7 +68,7 @@ def prerequisites(config: str, environ: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(HOST, name, result, missing.detail, missing.remedy)
         except SandboxError as error:
             yield Finding(HOST, name, MISSING, error.error, error.remedy)
-        except (SlapenirError, OSError, subprocess.SubprocessError) as error:
+        except (SlapenirError, OSError) as error:
             yield Finding(HOST, name, MISSING, str(error), "see docs/sandbox.rst")
     yield from _configuration(config, environ)
 
@@ -80,11 +79,11 @@ def _system() -> str:
     return f"{platform.release()} {platform.machine()}"
 
 
-def _tool(name: str, package: str, optional: bool = False, path: str | None = None) -> str:
-    path = shutil.which(name, path=path)
-    if path is None:
-        raise Missing(f"{name} is not installed", f"install {package}", optional)
-    return path
+def _certutil() -> str:
+    try:
+        return tools.need("certutil").path
+    except SandboxError as error:
+        raise Missing(error.error, error.remedy, optional=True) from None
 
 
 def _network() -> str:
@@ -100,25 +99,16 @@ def _network() -> str:
 
 def _user_namespaces() -> str:
     """Let bubblewrap make the namespaces of a sandbox, as the user that would do it."""
-    path = shutil.which("bwrap", path=PROGRAMS)
-    if path is None:
-        raise Missing("not tried without bubblewrap", "install bubblewrap", optional=True)
-    words = [path, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    words += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", path, "--version"]
-    root = os.geteuid() == 0
-    done = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        cwd="/",
-        user=_NOBODY if root else None,
-        group=_NOBODY if root else None,
-        extra_groups=[] if root else None,
-    )
-    if done.returncode:
-        raise Missing(done.stderr.strip() or f"bwrap ended with {done.returncode}", _PERMIT)
+    try:
+        bwrap = tools.need("bwrap")
+    except SandboxError as error:
+        raise Missing("not tried without bubblewrap", error.remedy, optional=True) from None
+    words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", bwrap.path, "--version"]
+    try:
+        bwrap.run(*words, user=None if os.geteuid() else _NOBODY)
+    except SandboxError as error:
+        raise Missing(error.error, _PERMIT) from None
     return "bubblewrap can make them"
 
 

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import selectors
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 
 from slapenir.errors import SandboxError
-from slapenir.sandbox import launcher
-from slapenir.sandbox.cgroups import Groups, demand, make_groups
+from slapenir.sandbox.bubble import Bubble, Told
+from slapenir.sandbox.cgroups import Groups, by_limit, demand, make_groups
 from slapenir.sandbox.filter import read_counters
 from slapenir.sandbox.link import Joined, Keeper, Link
-from slapenir.sandbox.links import Pins, check_way
+from slapenir.sandbox.links import Pins
 from slapenir.sandbox.network import Network, make_network
 from slapenir.sandbox.plan import Plan
-from slapenir.sandbox.seccomp import program
+from slapenir.sandbox.running import Running
+from slapenir.sandbox.scratch import KIT as KIT_PREFIX
+from slapenir.sandbox.scratch import Scratch, sweep
+from slapenir.sandbox.terminal import Terminal
 from slapenir.sandbox.trust import Kit, make_kit
-from slapenir.sandbox.view import (
-    KIT,
-    LAUNCHER,
-    PROGRAMS,
-    interpreter,
-    is_writable,
-    knows_descriptors,
-    mounts,
-    texts,
-)
+from slapenir.sandbox.view import KIT, View, is_writable
 
 Say = Callable[[str], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LOOK_SECONDS, _REPORT_SECONDS = 1.0, 5.0
 _LONGEST_WAIT = 30.0
 _REJOIN_SECONDS = 2.0
-_STANDARD = 2  # input, output and errors
+_NOT_MADE = 2
 
 
 def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
@@ -54,25 +44,31 @@ def run(plan: Plan, environ: Mapping[str, str], say: Say) -> int:
         say(f"{view.workspace} is not writable for user {view.uid}; --user names another")
     for note in plan.notes:
         say(note)
+    _check_own_place(view)
+    sweep(plan.scratch)
     with contextlib.ExitStack() as undo:
         pins = Pins(view.sources)
         undo.callback(pins.close)
         network = make_network(plan.rootless, plan.uid, plan.gid)
         undo.callback(network.close)
-        keeper = Keeper(plan.gateway, plan.config, environ, say, plan.scratch)
+        # One that was named is the one to use: none is started in its place.
+        config = "" if plan.request.gateway else plan.config
+        keeper = Keeper(plan.gateway, config, environ, say, plan.scratch)
         undo.callback(keeper.stop)
         sandbox = Sandbox(plan, network, keeper, pins, say)
         undo.callback(sandbox.close)
         joined = sandbox.joined
-        made = tempfile.TemporaryDirectory(prefix="slapenir-kit-", dir=plan.scratch)
-        directory = undo.enter_context(made)
-        os.chmod(directory, 0o755)  # noqa: S103 - the command's user reads it; nothing is secret
-        kit = make_kit(directory, joined.ca, plan.bundle)
+        scratch = Scratch(plan.scratch, KIT_PREFIX)
+        undo.callback(scratch.cleanup)
+        os.chmod(scratch.name, 0o755)  # noqa: S103 - the command's user reads it; nothing is secret
+        kit = make_kit(scratch.name, joined.ca, plan.bundle)
         for note in kit.notes:
             say(note)
         groups = make_groups(plan.request.bounds, plan.uid)
         undo.callback(groups.remove)
         demand(groups, plan.request.asked)
+        if "pids" in groups.missing and not by_limit(groups, plan.request.bounds):
+            say("its processes are not bounded: there is no control group for them")
         return sandbox.run(kit, groups)
 
 
@@ -90,9 +86,7 @@ class Sandbox:
         self._next_try, self._wait = 0.0, 0.0
         self._reported = time.monotonic()
         self._stopped = False
-        self._child = 0
-        self._status_fd = -1
-        self._keyboard: dict[int, object] = {}
+        self._signals: list[int] = []
         link = keeper.first()
         self.joined: Joined = link.join(plan.request.identity, network.sockets)
         self._link = link
@@ -107,10 +101,18 @@ class Sandbox:
 
     def run(self, kit: Kit, groups: Groups) -> int:
         """Run the command until it ends for good."""
-        wait = 1.0
+        wait, first = 1.0, True
         while True:
             began = time.monotonic()
-            status = self._run_once(kit, groups)
+            self._pins.renew()  # a link that an agent has put in a directory's place ends it
+            self._plan.view.check_kept()
+            try:
+                status = self._run_once(kit, groups)
+            except SandboxError:
+                if first:
+                    raise
+                status = _NOT_MADE
+            first = False
             if not self._plan.request.restart or self._stopped or status == 0:
                 return status
             if time.monotonic() - began > _LONGEST_WAIT:
@@ -121,144 +123,75 @@ class Sandbox:
             wait = min(wait * 2, _LONGEST_WAIT)
 
     def _run_once(self, kit: Kit, groups: Groups) -> int:
+        environment = {
+            **self._plan.environment,
+            **kit.environment(KIT),
+            **self.joined.environment,
+        }
+        processes = by_limit(groups, self._plan.request.bounds)
+        bubble = Bubble(self._plan, kit, environment, self._pins, processes)
         with contextlib.ExitStack() as undo:
-            self._keyboard = _ignore_keyboard()
-            undo.callback(_restore, self._keyboard)
-            words, descriptors = self._words(kit, undo)
+            keyboard = _ignore_keyboard()
+            undo.callback(_restore, keyboard)
+            undo.callback(bubble.close)
             status_read, status_write = os.pipe()
             undo.callback(os.close, status_read)
-            words[1:1] = ["--json-status-fd", str(status_write)]
-            environment = {
-                **self._plan.environment,
-                **kit.environment(KIT),
-                **self.joined.environment,
-            }
-            self._child = os.fork()
-            if self._child == 0:
-                self._become(words, environment, [*descriptors, status_write], groups)
-            os.close(status_write)
-            self._status_fd = status_read
-            try:
-                return self._watch()
-            finally:
-                self._child, self._status_fd = 0, -1
+            # bubblewrap leaves the keyboard's signals to the command; Python ignores two others.
+            taken = [one for one, handler in keyboard.items() if handler != signal.SIG_IGN]
+            bubble.prepare(status_write, [*taken, signal.SIGPIPE, signal.SIGXFSZ])
+            terminal = Terminal()
+            undo.callback(terminal.close)
+            child = os.fork()
+            if child == 0:
+                self._become(bubble, terminal, groups)
+            bubble.close()
+            terminal.follow(child)
+            undo.callback(terminal.take_back)
+            return self._watch(Running(child, terminal, Told(status_read)), taken)
 
-    def _words(self, kit: Kit, undo: contextlib.ExitStack) -> tuple[list[str], list[int]]:
-        """Return bubblewrap's command line and the descriptors that it is given."""
-        plan, view = self._plan, self._plan.view
-        python, more = interpreter()
-        bwrap = shutil.which("bwrap", path=PROGRAMS)
-        if bwrap is None:
-            raise SandboxError("bwrap is not installed", "install bubblewrap")
-        self._pins.renew()
-        view.check_kept()
-        pinned = self._pins.held if knows_descriptors(bwrap) else {}
-        descriptors = list(pinned.values())
-
-        def data(content: bytes) -> str:
-            made = os.memfd_create("slapenir")
-            undo.callback(os.close, made)
-            os.write(made, content)
-            os.lseek(made, 0, os.SEEK_SET)
-            descriptors.append(made)
-            return str(made)
-
-        words = [
-            bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
-            "--unshare-cgroup-try", "--uid", str(plan.uid), "--gid", str(plan.gid),
-            "--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL",
-            *mounts(view, pinned), *more,
-            "--ro-bind", kit.directory, KIT,
-        ]  # fmt: skip
-        with open(launcher.__file__, "rb") as file:
-            words += ["--ro-bind-data", data(file.read()), LAUNCHER]
-        for ours, place in kit.overlays(KIT):
-            words += ["--ro-bind", ours, place]
-        for place, text in texts().items():
-            words += ["--perms", "0444", "--ro-bind-data", data(text.encode()), place]
-        for name, ours in kit.home_files().items():
-            place = os.path.join(view.home, name)
-            if view.kept:
-                check_way(view.kept, os.path.join(view.kept, name))
-                if os.path.exists(os.path.join(view.kept, name)):
-                    continue
-            words += ["--perms", "0700", "--dir", os.path.dirname(place)]
-            with open(ours, "rb") as file:
-                words += ["--perms", "0600", "--file", data(file.read()), place]
-        words += [
-            "--remount-ro",
-            "/",
-            "--seccomp",
-            data(program(platform.machine())),
-            "--chdir",
-            view.workspace,
-            "--",
-        ]
-        # bubblewrap leaves the keyboard's signals to the command; and Python ignores two others.
-        usual = [n for n, handler in self._keyboard.items() if handler != signal.SIG_IGN]
-        usual += [signal.SIGPIPE, signal.SIGXFSZ]
-        signals = ",".join(str(int(number)) for number in usual)
-        words += [python, "-I", "-S", LAUNCHER, signals, *view.writable, "--"]
-        words += plan.request.command
-        return words, descriptors
-
-    def _become(
-        self,
-        words: list[str],
-        environment: dict[str, str],
-        descriptors: list[int],
-        groups: Groups,
-    ) -> None:
+    def _become(self, bubble: Bubble, terminal: Terminal, groups: Groups) -> None:
         """Become bubblewrap, in the groups and the network, as the user; never returns."""
         try:
+            terminal.leave()
             groups.join()
             self._network.join()
-            if not self._plan.rootless:
-                os.setgroups([])
-                os.setresgid(*(self._plan.gid,) * 3)
-                os.setresuid(*(self._plan.uid,) * 3)
-            # Nothing else that this process, or whoever started it, has open goes in.
-            for name in os.listdir("/proc/self/fd"):
-                if int(name) > _STANDARD and int(name) not in descriptors:
-                    with contextlib.suppress(OSError):  # the one of listdir is closed by now
-                        os.set_inheritable(int(name), False)
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, True)
-            os.execve(words[0], words, environment)  # noqa: S606
+            bubble.become()
         except BaseException as error:
-            sys.stderr.write(f"slapenir run: {words[0]} cannot be run: {error}\n")
+            os.write(2, f"slapenir run: {error}\n".encode(errors="replace"))
         finally:
-            os._exit(126)
+            os._exit(1)
 
     # -- while it runs ----------------------------------------------------------------------
 
-    def _watch(self) -> int:
+    def _watch(self, running: Running, keyboard: Iterable[int]) -> int:
         """Wait for the command; pass signals on, keep the gateway, report what was refused."""
-        child = os.pidfd_open(self._child)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        old = {number: signal.signal(number, self._forward) for number in _FORWARDED}
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(child, selectors.EVENT_READ)
-                selector.register(wake_read, selectors.EVENT_READ)
-                while True:
-                    ready = self._select(selector)
-                    if child in ready:
-                        _, status = os.waitpid(self._child, 0)
-                        return (
-                            os.waitstatus_to_exitcode(status) % 256
-                            if os.WIFEXITED(status)
-                            else 128 + os.WTERMSIG(status)
-                        )
-                    if wake_read in ready:
-                        os.read(wake_read, 4096)
-        finally:
-            signal.set_wakeup_fd(-1)
-            for number, handler in old.items():
-                signal.signal(number, handler)
-            for descriptor in (child, wake_read, wake_write):
-                os.close(descriptor)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, wake_read)
+            undo.callback(os.close, wake_write)
+            undo.callback(_restore, self._handle(keyboard, running.terminal.is_there))
+            undo.callback(signal.set_wakeup_fd, -1)
+            signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+            selector = undo.enter_context(selectors.DefaultSelector())
+            selector.register(wake_read, selectors.EVENT_READ)
+            selector.register(running.told, selectors.EVENT_READ)
+            while (status := running.look()) is None:
+                ready = self._select(selector)
+                if wake_read in ready:
+                    os.read(wake_read, 4096)
+                if running.told.fileno() in ready and running.told.read():
+                    selector.unregister(running.told)
+                while self._signals:
+                    running.pass_on(self._signals.pop(0))
+            return status
+
+    def _handle(self, keyboard: Iterable[int], terminal: bool) -> dict[int, object]:
+        """Take the signals while a command runs; return what took them before."""
+        self._signals.clear()
+        numbers = [*_FORWARDED, *keyboard, signal.SIGWINCH, signal.SIGCHLD]
+        if terminal:
+            numbers += [signal.SIGTSTP, signal.SIGCONT]
+        return {number: signal.signal(number, self._take) for number in numbers}
 
     def _select(self, selector: selectors.BaseSelector) -> set[int]:
         link = self._link
@@ -312,43 +245,16 @@ class Sandbox:
             self._link.report(more)
             self._counted = counted
 
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        """Send a signal that the runner got to the command."""
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        """Keep a signal that the runner got for the command."""
         if number in (signal.SIGTERM, signal.SIGHUP):
             self._stopped = True
-        for pid in self._command_pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _command_pids(self) -> list[int]:
-        """Return the command's process: the child of the first process in the sandbox.
-
-        Until it is there, bubblewrap itself: then there is nothing yet to end in an orderly way.
-        """
-        first = self._first_process()
-        if first:
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{first}/task/{first}/children", encoding="ascii") as file:
-                    found = [int(word) for word in file.read().split()]
-                if found:
-                    return found
-        return [self._child] if self._child else []
-
-    def _first_process(self) -> int:
-        if self._status_fd < 0:
-            return 0
-        if not hasattr(self, "_init"):
-            self._init: dict[int, int] = {}
-        if self._child not in self._init:
-            line = os.read(self._status_fd, 4096).split(b"\n")[0]
-            with contextlib.suppress(ValueError):
-                self._init[self._child] = int(json.loads(line)["child-pid"])
-        return self._init.get(self._child, 0)
+        self._signals.append(number)
 
     def _pause(self, seconds: float) -> bool:
         """Wait before the next run; whether there is one, for a signal to end ends it."""
         until = time.monotonic() + seconds
-        old = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        old = {number: signal.signal(number, self._take) for number in _FORWARDED}
         try:
             while time.monotonic() < until and not self._stopped:
                 time.sleep(0.05)
@@ -356,6 +262,18 @@ class Sandbox:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+
+def _check_own_place(view: View) -> None:
+    """Raise SandboxError when this program itself is where the command may write (T239)."""
+    for place in (sys.prefix, *sys.path, os.path.dirname(__file__)):
+        real = os.path.realpath(place)
+        for writable in filter(None, (view.workspace, view.kept)):
+            if os.path.commonpath((real, writable)) == writable:
+                raise SandboxError(
+                    f"SLAPENIR loads programs from {real}, which the command could change",
+                    "install it outside of the workspace, and take that off PYTHONPATH",
+                )
 
 
 def _ignore_keyboard() -> dict[int, object]:

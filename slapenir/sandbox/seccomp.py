@@ -25,12 +25,13 @@ _TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 _ROUTE = 0  # the netlink that resolvers ask for addresses
 
-# Refused outright: x86-64, aarch64 (the kernel's tables).
-_REFUSED: dict[str, tuple[int, int]] = {
+# Refused outright: x86-64, aarch64 (the kernel's tables), None where there is no such call.
+_REFUSED: dict[str, tuple[int, int | None]] = {
     "mount": (165, 40),
     "umount2": (166, 39),
     "pivot_root": (155, 41),
     "open_tree": (428, 428),
+    "open_tree_attr": (467, 467),
     "move_mount": (429, 429),
     "fsopen": (430, 430),
     "fsconfig": (431, 431),
@@ -60,6 +61,8 @@ _REFUSED: dict[str, tuple[int, int]] = {
     "acct": (163, 89),
     "quotactl": (179, 60),
     "lookup_dcookie": (212, 18),
+    "memfd_secret": (447, 447),
+    "modify_ldt": (154, None),
 }
 _CONDITIONAL: dict[str, tuple[int, int]] = {
     "clone": (56, 220),
@@ -77,7 +80,7 @@ def program(machine: str) -> bytes:
     if found is None:
         raise SandboxError(f"there is no system call filter for {machine}", "use x86-64 or aarch64")
     arch, column = found
-    numbers = {name: each[column] for name, each in {**_REFUSED, **_CONDITIONAL}.items()}
+    numbers = {name: each[column] for name, each in _CONDITIONAL.items()}
     lines = [
         _load(_ARCH),
         _jump(_EQUAL, arch, 1, 0),
@@ -86,8 +89,10 @@ def program(machine: str) -> bytes:
         _jump(_GREATER_EQUAL, _X32, 0, 1),
         _return(_ERRNO | errno.ENOSYS),
     ]
-    for name in _REFUSED:
-        lines += [_jump(_EQUAL, numbers[name], 0, 1), _return(_ERRNO | errno.EPERM)]
+    for each in _REFUSED.values():
+        number = each[column]
+        if number is not None:
+            lines += [_jump(_EQUAL, number, 0, 1), _return(_ERRNO | errno.EPERM)]
     # A flag of clone3 is behind a pointer, so it cannot be looked at: libraries go back to clone.
     lines += [_jump(_EQUAL, numbers["clone3"], 0, 1), _return(_ERRNO | errno.ENOSYS)]
     for name in ("clone", "unshare"):

@@ -17,9 +17,6 @@ from slapenir.sandbox.links import check_way, contains
 from slapenir.sandbox.places import SCRATCH, SYSTEM
 from slapenir.sandbox.toolchains import Shown
 
-PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
-"""Where bubblewrap is looked for: never where the caller's PATH leads."""
-
 KIT = "/run/slapenir/trust"
 LAUNCHER = "/run/slapenir/launcher.py"
 _PYTHON = "/run/slapenir/python"

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from slapenir.sandbox.cgroups import ROOT as CGROUPS
+from slapenir.sandbox.places import private_place
 from tests.integration.scene import API
 from tests.integration.test_sandboxes import OTHER_USER, Case, until
 from tests.support.gateway import ROOT
@@ -337,7 +338,7 @@ class BoundsTests(RunCase):
 
     def groups(self) -> list[Path]:
         """Return the groups that are left of the runner that ended last."""
-        return list(Path(CGROUPS).glob(f"**/slapenir-{self.ran}"))
+        return list(Path(CGROUPS).glob(f"**/slapenir-{self.ran}-*"))
 
     def test_processes(self) -> None:
         """A fork bomb meets its bound; the group is gone afterwards."""
@@ -419,13 +420,12 @@ class OwnGatewayTests(RunCase):
         config = str(self.gateway.config_file)
         script = 'curl -sS -o /dev/null -w "%{http_code}" "$0"'
         url = f"https://{API}:{self.origin.port}/"
-        scratch = self.directory / "scratch"
-        scratch.mkdir()
-        scratch.chmod(0o755)
+        place = Path(private_place(()))
+        before = set(place.glob("slapenir-run-*"))
         words = ["-c", config, "--identity", "sandbox", "--", "sh", "-c", script, url]
-        done = self.alone(*words, TMPDIR=str(scratch))
+        done = self.alone(*words)
         self.assertEqual((done.returncode, done.stdout), (0, b"200"), done.stderr)
-        self.assertEqual(list(scratch.iterdir()), [])
+        self.assertEqual(set(place.glob("slapenir-run-*")) - before, set())
         left = subprocess.run(["pgrep", "-f", f"{config} --only-sandboxes"], capture_output=True)
         self.assertEqual(left.stdout, b"")
 

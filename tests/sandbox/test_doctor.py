@@ -18,8 +18,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from slapenir.cli.doctor import _outside
 from slapenir.config.load import load
 from slapenir.sandbox import doctor_dial as dial
+from slapenir.sandbox import tools
 from slapenir.sandbox.doctor_check import (
     CLIENTS,
     FAILED,
@@ -198,14 +200,9 @@ class RunTests(SynchronousTestCase):
 
     def test_something_is_missing(self) -> None:
         """Without nft nothing else is tried; what to do is said, and the status is 2."""
-        tools = Path(self.mktemp()).resolve()
-        tools.mkdir()
-        for name in ("ip", "certutil"):
-            found_at = shutil.which(name)
-            if found_at:
-                (tools / name).symlink_to(found_at)
-        status, found, _ = self.doctor("--config", self.config(), PATH=str(tools))
-        self.assertEqual(status, 2)
+        self.patch(tools, "PATH", "/nonexistent")
+        found = [one._asdict() for one in _outside(self.config(), quiet=True)]
+        self.assertEqual(exit_status([Finding(**one) for one in found]), 2)
         (nft,) = (one for one in found if one["name"] == "nftables")
         self.assertEqual((nft["result"], nft["remedy"]), (MISSING, "install nftables"))
         for group in (CLIENTS, HOLES):
