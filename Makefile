@@ -11,7 +11,8 @@ T = tests
 SETUP = setup.cfg pyproject.toml constraints.txt .ci/environment
 TEST_TOOLS = curl:curl wget:wget git:git node:nodejs npm:npm openssl:openssl systemd-analyze:systemd \
 	certutil:libnss3-tools nft:nftables iptables:iptables ip:iproute2 bwrap:bubblewrap \
-	dig:bind9-dnsutils chromium:chromium
+	dig:bind9-dnsutils chromium:chromium \
+	debootstrap:debootstrap buildah:buildah podman:podman runc:runc
 BENCH_TOOLS = openssl:openssl squid:squid-openssl
 
 .DEFAULT_GOAL = help
