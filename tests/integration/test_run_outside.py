@@ -248,6 +248,16 @@ class JobTests(RunCase):
                 self.output += os.read(self.master, 4096)
         self.output = self.output.split(words.encode(), 1)[1]
 
+    def ask_until(self, words: str) -> None:
+        """Ask the shell for a prompt again and again until this has come."""
+        deadline = time.monotonic() + SECONDS
+        while words.encode() not in self.output:
+            self.assertLess(time.monotonic(), deadline, (words, self.output))
+            self.type("\n")
+            if select.select([self.master], [], [], 0.5)[0]:
+                self.output += os.read(self.master, 4096)
+        self.wait(words)
+
     def type(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
@@ -286,10 +296,8 @@ class JobTests(RunCase):
     def test_in_the_background(self) -> None:
         """One that wants to read waits for fg; the terminal stays the shell's meanwhile."""
         self.sandbox("echo u''p; read line; echo got-$line", " &")
-        self.wait("\nready> up")
-        time.sleep(1)
-        self.type("\n")
-        self.wait("Stopped")
+        self.wait("up")
+        self.ask_until("Stopped")  # the shell tells of it with its next prompt
         self.type("fg\n")
         self.wait("run")
         self.type("word\n")
