@@ -14,6 +14,7 @@ from slapenir.sandbox.bubble import Told
 from slapenir.sandbox.terminal import Terminal
 
 _GRACE_SECONDS = 10.0  # from a SIGTERM to a SIGKILL
+_STOP_SECONDS, _LOOK_SECONDS, _ALONE_SECONDS = 0.5, 0.002, 0.1
 _OF_KEYBOARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
 
 
@@ -25,6 +26,7 @@ class Running:
     terminal: Terminal
     told: Told
     _deadline: float = 0.0
+    _alone: float = 0.0
 
     def look(self) -> int | None:
         """Return the status of the command when it has ended; see to one that has stopped.
@@ -36,11 +38,13 @@ class Running:
         if not pid:
             if self._deadline and time.monotonic() > self._deadline:
                 self._kill()
-            elif self.terminal.is_there and self._has_stopped_itself():
+            elif self.terminal.is_there and self._has_stopped_alone():
                 self.terminal.stopped(signal.SIGSTOP)
                 self._send(signal.SIGCONT)
             return None
+        self._alone = 0.0
         if os.WIFSTOPPED(status):
+            self._wait_for_command()
             self.terminal.stopped(os.WSTOPSIG(status))
             return None
         self.told.read()
@@ -85,8 +89,32 @@ class Running:
                 return found
         return [self.child]
 
-    def _has_stopped_itself(self) -> bool:
-        """Whether only the command has stopped, as some do for Ctrl-Z: nobody is told of that."""
+    def _wait_for_command(self) -> None:
+        """Wait a moment until the command has stopped like bubblewrap.
+
+        Until then it may be reading, and would take the first line that the shell is typed.
+        """
+        until = time.monotonic() + _STOP_SECONDS
+        while not self._has_stopped() and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+
+    def _has_stopped_alone(self) -> bool:
+        """Whether only the command has stopped, as some do for Ctrl-Z: nobody is told of that.
+
+        What stops the whole group stops bubblewrap a moment later, and that is told.
+        """
+        if not self._has_stopped():
+            self._alone = 0.0
+            return False
+        now = time.monotonic()
+        self._alone = self._alone or now
+        if now - self._alone < _ALONE_SECONDS:
+            return False
+        self._alone = 0.0
+        return True
+
+    def _has_stopped(self) -> bool:
+        """Whether the command has stopped."""
         states = []
         for pid in self._pids():
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
