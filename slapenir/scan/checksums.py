@@ -13,11 +13,15 @@ import math
 import re
 import zlib
 from collections.abc import Callable
+from functools import reduce
+from operator import xor
 
 _BASE62 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BECH32 = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_VALUES = bytes.maketrans(_BECH32, bytes(range(32)))
 _GENERATORS = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _CRC_DIGITS = 6
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 # What people write where a password would stand.
 _STAND_INS = re.compile(
     rb"pass|pwd|secret|example|change|your|test|dummy|xxx|\*\*\*|redacted|placeholder|[<>{}$]",
@@ -36,26 +40,41 @@ def crc_digits(data: bytes) -> bytes:
 
 def bech32_digits(prefix: bytes, data: bytes) -> bytes:
     """Return the six characters that end a Bech32 text (BIP 173); both are in lower case."""
-    expanded = [byte >> 5 for byte in prefix] + [0] + [byte & 31 for byte in prefix]
-    rest = _polymod([*expanded, *(_BECH32.index(byte) for byte in data), *[0] * 6]) ^ 1
-    return bytes(_BECH32[(rest >> 5 * (5 - place)) & 31] for place in range(6))
+    rest = _polymod(_expanded(prefix) + data.translate(_VALUES) + bytes(6)) ^ 1
+    return bytes(_BECH32[rest >> shift & 31] for shift in range(25, -1, -5))
 
 
-def _polymod(values: list[int]) -> int:
+def _expanded(prefix: bytes) -> bytes:
+    return bytes(b >> 5 for b in prefix) + b"\0" + bytes(b & 31 for b in prefix)
+
+
+def _polymod(values: bytes) -> int:
     rest = 1
     for value in values:
-        top = rest >> 25
-        rest = (rest & 0x1FFFFFF) << 5 ^ value
-        for place, generator in enumerate(_GENERATORS):
-            rest ^= generator if top >> place & 1 else 0
+        rest = (rest & 0x1FFFFFF) << 5 ^ value ^ _FOLDS[rest >> 25]
     return rest
 
 
+def _fold(top: int) -> int:
+    return reduce(xor, (g for place, g in enumerate(_GENERATORS) if top >> place & 1), 0)
+
+
+_FOLDS = [_fold(top) for top in range(32)]
+
+
 def entropy(data: bytes) -> float:
-    """Return the Shannon entropy of ``data`` in bits for each byte, by its own frequencies."""
+    """Return the Shannon entropy of ``data`` in bits for each byte, by its own frequencies.
+
+    ``data`` has from 1 to LONGEST_PART bytes.
+    """
     size = len(data)
-    counts = [data.count(byte) for byte in set(data)]
-    return -sum(count / size * math.log2(count / size) for count in counts)
+    return math.log2(size) - sum(map(_WEIGHTS.__getitem__, map(data.count, set(data)))) / size
+
+
+LONGEST_PART = 640
+"""The most bytes that ``entropy`` takes."""
+
+_WEIGHTS = [count * math.log2(count or 1) for count in range(LONGEST_PART + 1)]
 
 
 def _crc(_token: bytes, part: bytes) -> bool:
@@ -64,19 +83,20 @@ def _crc(_token: bytes, part: bytes) -> bool:
 
 def _bech32(token: bytes, _part: bytes) -> bool:
     prefix, _, rest = token.lower().rpartition(b"1")
-    if any(byte not in _BECH32 for byte in rest):
-        return False
-    return rest[-6:] == bech32_digits(prefix, rest[:-6])
+    return _polymod(_expanded(prefix) + rest.translate(_VALUES)) == 1
 
 
 def _json(part: bytes) -> dict[str, object]:
-    """Return the object that ``part`` is in either base64, the padding left out or not."""
+    """Return the object that ``part`` is in base64, the padding left out or not; else {}."""
+    text = part.translate(_STANDARD).rstrip(b"=")
     try:
-        text = base64.urlsafe_b64decode(part.rstrip(b"=") + b"=" * (-len(part.rstrip(b"=")) % 4))
-        decoded = json.loads(text)
+        decoded = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        if decoded[-1:] != b"}":  # nearly all that is none shows here, at little cost
+            return {}
+        found = json.loads(decoded)
     except (binascii.Error, ValueError, RecursionError):
         return {}
-    return decoded if isinstance(decoded, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _jwt(token: bytes, _part: bytes) -> bool:

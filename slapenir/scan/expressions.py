@@ -216,7 +216,7 @@ class _Parser:
         marked = not self._take("?")
         folded = self._folded
         if not marked:
-            self._folded = folded or self._take("i")
+            self._folded = self._take("i") or folded
             if not self._take(":"):
                 raise ExpressionError("a group is written (...), (?:...) or (?i:...)")
         inner = self._choice()

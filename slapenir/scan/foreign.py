@@ -36,18 +36,18 @@ class ForeignEngine:
     after it; never is more held back.  ``examined`` counts the places that were looked at singly.
     """
 
-    __slots__ = ("_beginnings", "_hits", "_leads", "_reach", "_shapes", "_whole", "examined", "longest")
+    __slots__ = ("_beginnings", "_hits", "_leads", "_reach", "shapes", "_whole", "examined", "longest")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._shapes = tuple(map(Shape, rules))
-        self.longest = max((shape.most for shape in self._shapes), default=0)
+        self.shapes = tuple(map(Shape, rules))
+        self.longest = max((shape.most for shape in self.shapes), default=0)
         self.examined = 0
         self._hits: list[tuple[int, int]] = []
-        self._whole = _compile([shape.expression for shape in self._shapes])
-        self._leads = _compile([shape.lead for shape in self._shapes])
-        self._reach = max((shape.size for shape in self._shapes), default=1) - 1
+        self._whole = _compile([shape.expression for shape in self.shapes])
+        self._leads = _compile([shape.lead for shape in self.shapes])
+        self._reach = max((shape.size for shape in self.shapes), default=1) - 1
         self._beginnings: dict[bytes, list[Shape]] = {}
-        for shape in self._shapes:
+        for shape in self.shapes:
             for beginning in shape.beginnings:
                 self._beginnings.setdefault(beginning, []).append(shape)
 
@@ -63,7 +63,7 @@ class ForeignEngine:
         found: list[ForeignMatch] = []
         nexts: dict[int, int] = {}
         for index, end in self._scan(self._whole, data):
-            shape = self._shapes[index]
+            shape = self.shapes[index]
             low = max(nexts.get(index, base), end - shape.most - 1)
             high = min(limit, end - shape.least + 1)
             if low >= high:
@@ -86,11 +86,11 @@ class ForeignEngine:
         low = max(base, size - self.longest)
         cut = max(0, low - CONTEXT)
         places = {
-            (cut + end - self._shapes[index].size, index)
+            (cut + end - self.shapes[index].size, index)
             for index, end in self._scan(self._leads, data[cut:] if cut else data)
         }
         for at, index in sorted(places):
-            if at >= low and self._is_live(self._shapes[index], data, at):
+            if at >= low and self._is_live(self.shapes[index], data, at):
                 size = at
                 break
         for at in range(max(low, len(data) - self._reach), size):

@@ -13,12 +13,12 @@ from typing import Any
 import attrs
 
 from slapenir.errors import ConfigError, ConfigErrors
-from slapenir.scan.checksums import CHECKS
+from slapenir.scan.checksums import CHECKS, LONGEST_PART
 from slapenir.scan.expressions import ExpressionError, Node, given, parse
 
 SEVERITIES = ("critical", "high", "medium", "low")
 EDGES = ("both", "left", "none")
-SHORTEST, LONGEST, GIVEN_RUN = 12, 640, 3
+SHORTEST, LONGEST, GIVEN_RUN = 12, LONGEST_PART, 3
 """The fewest bytes of a match, the most, and how many in a row must be given."""
 
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")

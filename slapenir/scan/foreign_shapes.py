@@ -16,6 +16,7 @@ CONTEXT = 6
 
 _WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _JOINING = frozenset(b"-+/=")
+_INNER = frozenset(b"-.")
 _HEX = rb"[0-9A-Fa-f]"
 # After these a token begins although they end in what may be a part of a word: escapes of JSON
 # and of programming languages, and percent-encoding.
@@ -52,7 +53,7 @@ class Shape:
         self.least, self.most = tree.lengths
         self._entropy = rule.entropy
         self._check = CHECKS.get(rule.check)
-        inside = _WORD | (chosen(tree) & frozenset(b"-"))
+        inside = _WORD | (chosen(tree) & _INNER)
         after = _WORD | (endings(tree) & _JOINING)
         before, looking = (b"", b"") if rule.edges == "none" else _left(inside)
         behind, ahead = _right(after) if rule.edges == "both" else (b"", b"")
