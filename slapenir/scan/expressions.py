@@ -40,7 +40,9 @@ class Chars:
 
     def text(self) -> bytes:
         """Return the expression as it is given to Hyperscan and to ``re``."""
-        spans = [b"\\x%02x" % a if a == b else b"\\x%02x-\\x%02x" % (a, b) for a, b in self._spans()]
+        spans = [
+            b"\\x%02x" % a if a == b else b"\\x%02x-\\x%02x" % (a, b) for a, b in self._spans()
+        ]
         return spans[0] if len(self.members) == 1 else b"[%b]" % b"".join(spans)
 
     def begun(self) -> bytes:
@@ -320,12 +322,12 @@ def _given(node: Node) -> tuple[int, int]:
         return (1, 1) if len(node.members) <= GIVEN else (0, 0)
     if isinstance(node, Marked):
         return _given(node.part)
-    if isinstance(node, Choice):
-        whole, runs = zip(*map(_given, node.branches), strict=True)
-        return min(whole), min(runs)
     if isinstance(node, Repeat):
-        whole, run = _given(node.part)
-        return (0, 0) if node.least == 0 else (whole * node.least, max(run, whole * node.least))
+        size, inner = _given(node.part)
+        return (0, 0) if node.least == 0 else (size * node.least, max(inner, size * node.least))
+    if isinstance(node, Choice):
+        branches = [_given(branch) for branch in node.branches]
+        return min(size for size, _ in branches), min(inner for _, inner in branches)
     run = longest = 0
     whole = True
     for part in node.parts:

@@ -36,7 +36,16 @@ class ForeignEngine:
     after it; never is more held back.  ``examined`` counts the places that were looked at singly.
     """
 
-    __slots__ = ("_beginnings", "_hits", "_leads", "_reach", "shapes", "_whole", "examined", "longest")
+    __slots__ = (
+        "_beginnings",
+        "_hits",
+        "_leads",
+        "_reach",
+        "_whole",
+        "examined",
+        "longest",
+        "shapes",
+    )
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.shapes = tuple(map(Shape, rules))

@@ -50,9 +50,7 @@ def small_engine(*patterns: str, edges: str = "both") -> ForeignEngine:
     return ForeignEngine(load_rules("".join(texts)))
 
 
-def detected(
-    engine: ForeignEngine, pieces: Iterable[bytes]
-) -> tuple[bytes, ForeignMatch | None]:
+def detected(engine: ForeignEngine, pieces: Iterable[bytes]) -> tuple[bytes, ForeignMatch | None]:
     """Return what a stream cut into ``pieces`` releases, and what is found in it."""
     detector = ForeignDetector(engine)
     released = b"".join([*map(detector.feed, pieces), detector.finish()])

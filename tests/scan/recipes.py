@@ -1,4 +1,4 @@
-"""Make text of the recipes in a rule pack; the head of slapenir/scan/foreign.toml describes them."""
+"""Make text of the recipes in a rule pack, as the head of slapenir/scan/foreign.toml says."""
 
 from __future__ import annotations
 

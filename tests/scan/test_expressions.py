@@ -27,7 +27,9 @@ def counted(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     wrapped = inner.map("(?:{})".format) | inner.map("(?i:{})".format)
     count = st.sampled_from(["", "?", "{2}", "{0,2}", "{1,3}"])
     one = st.tuples(wrapped | ATOMS, count).map("".join)
-    return st.lists(one, min_size=1, max_size=3).map("".join) | st.tuples(inner, inner).map("|".join)
+    return st.lists(one, min_size=1, max_size=3).map("".join) | st.tuples(inner, inner).map(
+        "|".join
+    )
 
 
 EXPRESSIONS = st.recursive(ATOMS, counted, max_leaves=6)
@@ -69,7 +71,16 @@ class SubsetTests(SynchronousTestCase):
         begun = parse("ab(?:cd|e[0-9]{2,3}){2}f?").begun()
         for text in (b"", b"a", b"ab", b"abc", b"abcd", b"abcde1", b"abe123cdf", b"abe12e123f"):
             self.assertIsNotNone(re.fullmatch(begun, text), text)
-        for text in (b"b", b"abd", b"abf", b"abcdf", b"abe1c", b"abe1234", b"abcdcdcd", b"abcdcdff"):
+        for text in (
+            b"b",
+            b"abd",
+            b"abf",
+            b"abcdf",
+            b"abe1c",
+            b"abe1234",
+            b"abcdcdcd",
+            b"abcdcdff",
+        ):
             self.assertIsNone(re.fullmatch(begun, text), text)
 
     def test_pack_patterns_are_plain_expressions(self) -> None:
@@ -112,7 +123,10 @@ class QuestionTests(SynchronousTestCase):
 
     def test_chosen_and_endings(self) -> None:
         tree = parse("sk-[a-z0-9-]{9}(?:\\.[A-Z]{3})?")
-        self.assertEqual(chosen(tree), frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+        self.assertEqual(
+            chosen(tree),
+            frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        )
         self.assertEqual(endings(tree), chosen(tree))
         self.assertEqual(endings(parse("[a-z]{9}=")), frozenset(b"="))
 

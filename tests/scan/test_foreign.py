@@ -300,19 +300,24 @@ class WorkTests(SynchronousTestCase):
         return engine.examined - before
 
     def test_repeated_beginnings(self) -> None:
-        """Whatever stands between them, what only begins like a token is not looked at at all."""
+        """What only begins like a token is not looked at, whatever stands between.
+
+        Half of a token that ends in a dot has the form of one that holds JSON.
+        """
         for rule in pack():
             for unit in beginnings(rule):
                 data = unit * (self.SIZE // len(unit))
-                self.assertLessEqual(self.looked(data), 1, (rule.id, unit))
+                bound = len(data) // 20 if rule.check == "json" else 1
+                self.assertLessEqual(self.looked(data), bound, (rule.id, unit))
 
     def test_repeated_beginnings_in_pieces(self) -> None:
-        """A detector looks at the last bytes of each piece: at most at one in three of them."""
-        bound = (self.SIZE // 8192 + 1) * (pack_engine().longest // 3)
+        """A detector looks at the last bytes of each piece: at most at one in two of them."""
+        bound = (self.SIZE // 8192 + 1) * (pack_engine().longest // 2)
         for rule in pack():
             for unit in beginnings(rule)[::5]:
                 data = unit * (self.SIZE // len(unit))
-                self.assertLessEqual(self.looked(data, 8192), bound, (rule.id, unit))
+                more = len(data) // 20 if rule.check == "json" else 0
+                self.assertLessEqual(self.looked(data, 8192), bound + more, (rule.id, unit))
 
     def test_long_runs(self) -> None:
         for byte in b"Aa0-_./+=x%\\ \n\x00":

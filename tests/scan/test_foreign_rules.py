@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -77,7 +78,9 @@ class ReadingTests(SynchronousTestCase):
     def test_all_that_is_wrong(self) -> None:
         """One error for each, in the order of the file; an id of two rules is one too."""
         text = rule_text(GOOD, title="1") + rule_text(GOOD, "b") + rule_text(GOOD, "b", check="1")
-        self.assertEqual([path for path, _ in self.wrong(text)], ["$.rule[0].title", "$.rule[2].check"])
+        self.assertEqual(
+            [path for path, _ in self.wrong(text)], ["$.rule[0].title", "$.rule[2].check"]
+        )
         twice = self.wrong(rule_text(GOOD, "b") + rule_text(GOOD, "b"))
         self.assertEqual([path for path, _ in twice], ["$.rule[1].id"])
 
@@ -107,7 +110,7 @@ class ShippedTests(SynchronousTestCase):
 
     def test_groups_are_not_scattered(self) -> None:
         groups = [rule.group for rule in pack()]
-        changes = [b for a, b in zip(groups, groups[1:], strict=False) if a != b]
+        changes = [b for a, b in pairwise(groups) if a != b]
         self.assertEqual(len(changes) + 1, len(set(groups)))
 
     def test_everything_is_used(self) -> None:
