@@ -26,9 +26,9 @@ credentials that are not in it: from a file, from an answer, from a user.  The r
 {count} kinds of them by their form.
 
 A kind is found wherever a token of it stands as a word of its own, however the text is cut.
-Escapes of JSON (``\\n``, ``\\u0022``) and percent-encoding count as what stands beside a word.  What
-else tells a token from other text is in the column *Judged by*: a checksum in it, what its first
-part decodes to, or how random it is.
+Escapes of JSON (``\\n``, ``\\u0022``) and percent-encoding count as what stands beside a word.
+What else tells a token from other text is in the column *Judged by*: a checksum in it, what its
+first part decodes to, or how random it is.
 
 Never are more than {longest} bytes held back, the length of the longest token that a rule
 describes.  To keep that small, the rules for private keys, JSON Web Tokens and some other long
@@ -47,8 +47,8 @@ What is not found
    beside them.  Guesses by randomness alone would stop too much that is no credential.
 
 **Public values.**
-   Publishable keys, ids of clients and accounts, AWS access key ids.  The head of the rule pack lists
-   what was left out, and why.
+   Publishable keys, ids of clients and accounts, AWS access key ids.  The head of the rule pack
+   lists what was left out, and why.
 
 **Stand-ins.**
    ``xxxx``, ``changeme``, ``${{PASSWORD}}``: a random part that is not random is none.
