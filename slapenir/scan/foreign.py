@@ -4,9 +4,10 @@ Hyperscan is a filter: it reports where a token of a rule, with its edges, ends.
 through the few places before it where one may begin, and checksum and entropy judge what it finds.
 A rule's tokens may overlap: for each place where one may begin there is one answer.
 
-Cost: clean text at the speed of Hyperscan.  A report costs about a microsecond, and there is none
-for text that only begins like a token.  No place is looked at twice, and each for at most
-``longest`` bytes, so the cost is linear.
+Cost: clean text at the speed of Hyperscan.  There is no report for text that only begins like a
+token.  A report costs some microseconds; no place is looked at twice in a scan, and each for at
+most ``longest`` bytes, so the cost is linear.  A detector also looks at the last ``longest`` bytes
+of each piece, where every place that begins like a token costs about a microsecond.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class ForeignMatch(NamedTuple):
 class ForeignEngine:
     """A compiled rule pack.
 
-    Compiling takes about a second and touches nothing global: do it in a worker thread.  Scanning
-    is not thread-safe: use one thread.  ``longest`` bytes have the longest token and the byte
-    after it; never is more held back.  ``examined`` counts the places that were looked at singly.
+    Compiling takes about two seconds and touches nothing global: do it in a worker thread.
+    Scanning is not thread-safe: use one thread.  ``longest`` is the length of the longest token:
+    never is more held back.  ``examined`` counts the places that were looked at singly.
     """
 
     __slots__ = (
@@ -91,22 +92,24 @@ class ForeignEngine:
         ``len(data)`` when there is none.  A whole token that ends the data counts: whether its
         edge is one is told by the next byte.
         """
-        size = len(data)
+        size = best = len(data)
         low = max(base, size - self.longest)
         cut = max(0, low - CONTEXT)
-        places = {
-            (cut + end - self.shapes[index].size, index)
-            for index, end in self._scan(self._leads, data[cut:] if cut else data)
-        }
+        places = []
+        for index, end in self._scan(self._leads, data[cut:] if cut else data):
+            shape = self.shapes[index]
+            at = cut + end - shape.size
+            if at >= low and size - at <= shape.most:
+                places.append((at, index))
         for at, index in sorted(places):
-            if at >= low and self._is_live(self.shapes[index], data, at):
-                size = at
+            if self._is_live(self.shapes[index], data, at):
+                best = at
                 break
-        for at in range(max(low, len(data) - self._reach), size):
+        for at in range(max(low, size - self._reach), best):
             for shape in self._beginnings.get(data[at:], ()):
                 if self._is_live(shape, data, at):
                     return at
-        return size
+        return best
 
     def _is_live(self, shape: Shape, data: bytes, at: int) -> bool:
         self.examined += 1
