@@ -71,6 +71,7 @@ _CHECKS = {
     "jwt": "a header that names an algorithm",
     "json": "JSON in its first part",
     "password": "a password that is no stand-in",
+    "no-example": "not called an example",
 }
 
 

@@ -115,11 +115,17 @@ def _password(_token: bytes, part: bytes) -> bool:
     return not (part.isalpha() and part.islower()) and _STAND_INS.search(part) is None
 
 
+def _no_example(_token: bytes, part: bytes) -> bool:
+    """The marked part does not say of itself that it is an example, as AWS's do."""
+    return b"EXAMPLE" not in part
+
+
 CHECKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "crc32-base62": _crc,
     "bech32": _bech32,
     "jwt": _jwt,
     "json": _object,
     "password": _password,
+    "no-example": _no_example,
 }
 """Every check by its name in a rule pack."""

@@ -153,6 +153,7 @@ class CleanTests(SynchronousTestCase):
             "-----BEGIN CERTIFICATE-----\nMIIB" + "A" * 60,
             "hooks.slack.com/services/T00000000/B00000000/" + "X" * 24,
             "AWS_SECRET_ACCESS_KEY=" + "X" * 40,
+            "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY",
             "pk_live_ and pk_test_ keys; phc_ keys; sb_publishable_ keys",
         ):
             self.clean(text.encode(), text)
