@@ -23,7 +23,7 @@ Foreign credentials
 
 The :doc:`scanner <scanner>` knows the values in the configuration.  A sandbox may also have learnt
 credentials that are not in it: from a file, from an answer, from a user.  The rule pack knows
-{count} kinds of them by their form.
+{count} kinds of them by their form.  It is not in use yet: no request is stopped by it.
 
 A kind is found wherever a token of it stands as a word of its own, however the text is cut.
 Escapes of JSON (``\\n``, ``\\u0022``) and percent-encoding count as what stands beside a word.
