@@ -1,0 +1,46 @@
+"""docs/foreign.rst lists what the shipped rule pack has, and stays true."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from twisted.trial import unittest
+
+from slapenir.scan.checksums import CHECKS
+from slapenir.scan.foreign_rules import shipped_rules
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("slapenir_foreign", ROOT / "docs" / "foreign.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+foreign = _load()
+
+
+class PageTests(unittest.SynchronousTestCase):
+    """The page is what the pack renders."""
+
+    def test_the_page_is_true(self) -> None:
+        longest = max(rule.tree.lengths[1] for rule in shipped_rules())
+        written = foreign.PAGE.read_text("utf-8").splitlines()
+        self.assertEqual(
+            written, foreign.render(longest).splitlines(), "run: python docs/foreign.py"
+        )
+
+    def test_every_kind_is_on_it(self) -> None:
+        page = foreign.PAGE.read_text("utf-8")
+        missing = [
+            rule.id for rule in shipped_rules() if f"`{rule.id} <{rule.source}>`__" not in page
+        ]
+        self.assertEqual(missing, [])
+
+    def test_every_check_is_explained(self) -> None:
+        self.assertEqual(set(foreign._CHECKS), set(CHECKS))
