@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 
+from slapenir.config.dns_checks import names_each
 from slapenir.config.settings import Settings
 from slapenir.edge.contracts import Publisher
 from slapenir.edge.sandbox_dns import SandboxDns, stop_all
@@ -58,7 +59,5 @@ class Naming:
 def _table(settings: Settings) -> tuple[list[Any], int]:
     """Return the networks, and how many names of one identity fit beside those of the others."""
     networks = [ip_network(text) for text in settings.dns.synthetic]
-    smallest = min(network.num_addresses for network in networks)
-    # A quarter full at most, so that a free address is found at once.
-    fair = smallest // (4 * max(1, len(settings.identities)))
+    fair = min(names_each(network.num_addresses, settings) for network in networks)
     return networks, max(1, min(_NAMES, fair))

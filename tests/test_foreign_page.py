@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 from twisted.trial import unittest
 
 from slapenir.scan.checksums import CHECKS
 from slapenir.scan.foreign_rules import shipped_rules
+from tests.support.scripts import load_script
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("slapenir_foreign", ROOT / "docs" / "foreign.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-foreign = _load()
+foreign = load_script("docs/foreign.py")
 
 
 class PageTests(unittest.SynchronousTestCase):

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 from twisted.trial import unittest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.scripts import load_script
 
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("slapenir_threats", ROOT / "docs" / "threats.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-threats = _load()
+threats = load_script("docs/threats.py")
 
 
 class CatalogueTests(unittest.SynchronousTestCase):

@@ -12,7 +12,7 @@ from slapenir.names import parse_authority
 _SMALLEST = {4: 24, 6: 112}
 """The longest prefix that has room for the names of one identity."""
 _NAMES = 16
-"""How many names each identity must have room for, in a network that is a quarter full."""
+"""How many names each identity must have room for."""
 
 
 def check_dns(settings: Settings, findings: Findings) -> None:
@@ -47,7 +47,7 @@ def check_dns(settings: Settings, findings: Findings) -> None:
         if network.prefixlen > _SMALLEST[network.version]:
             smallest = _SMALLEST[network.version]
             findings.add(path, "is too small", f"a prefix of /{smallest} or shorter is needed")
-        elif network.num_addresses < 4 * _NAMES * len(settings.identities):
+        elif names_each(network.num_addresses, settings) < _NAMES:
             findings.add(
                 path,
                 f"has no room for {_NAMES} names of each identity",
@@ -58,3 +58,11 @@ def check_dns(settings: Settings, findings: Findings) -> None:
         if network.version in families:
             findings.add(path, "is a second one of its family", "write one IPv4 and one IPv6")
         families.add(network.version)
+
+
+def names_each(addresses: int, settings: Settings) -> int:
+    """Return how many names of each identity a network of so many addresses has room for.
+
+    A quarter full at most, so that a free address is found at once.
+    """
+    return addresses // (4 * max(1, len(settings.identities)))

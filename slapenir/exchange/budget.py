@@ -20,6 +20,11 @@ class NameBudget:
         self._limit = limit
         self._seen: dict[str, dict[str, float]] = {}
 
+    def knows(self, identity: str, host: str, now: float) -> bool:
+        """Whether ``host`` was taken for ``identity`` within the last minute."""
+        last = self._seen.get(identity, {}).get(host)
+        return last is not None and now - last < _WINDOW
+
     def take(self, identity: str, host: str, now: float) -> bool:
         """Whether ``host`` may be asked for by ``identity`` at monotonic time ``now``."""
         seen = self._seen.setdefault(identity, {})
@@ -36,18 +41,9 @@ class Told:
     """What was told already: each thing once a minute, of each identity ``limit`` at most."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: dict[str, dict[str, float]] = {}
+        self._budget = NameBudget(limit)
 
     def fresh(self, identity: str, what: str, now: float) -> bool:
         """Whether to tell it at monotonic time ``now``; then it is told."""
-        seen = self._seen.setdefault(identity, {})
-        if now - seen.get(what, now - _WINDOW) < _WINDOW:
-            return False
-        if what not in seen and len(seen) >= self._limit:
-            for name in [name for name, last in seen.items() if now - last >= _WINDOW]:
-                del seen[name]
-            if len(seen) >= self._limit:
-                return False
-        seen[what] = now
-        return True
+        known = self._budget.knows(identity, what, now)
+        return not known and self._budget.take(identity, what, now)

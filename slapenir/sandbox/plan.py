@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from slapenir.errors import ConfigErrors, SandboxError
-from slapenir.sandbox.cgroups import Bounds
+from slapenir.sandbox.cgroups import Bounds, physical_memory
 from slapenir.sandbox.covers import MOST_ENTRIES, SOCKET_PLACES, find_sockets
 from slapenir.sandbox.links import Agent, contains, resolve
 from slapenir.sandbox.places import Belongings, check_writable, every_name, homes, private_place
 from slapenir.sandbox.toolchains import Judge
-from slapenir.sandbox.view import View, is_visible, mounts, physical_memory
+from slapenir.sandbox.view import View, is_visible, mounts
 
 if TYPE_CHECKING:
     from slapenir.config.settings import Settings

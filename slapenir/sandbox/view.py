@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from slapenir.sandbox.cgroups import physical_memory
 from slapenir.sandbox.covers import covers
 from slapenir.sandbox.links import check_way, contains
 from slapenir.sandbox.places import SCRATCH, SYSTEM
@@ -27,11 +28,6 @@ _PARTS = {
     "/tmp": 4, "/home": 4, "/var/tmp": 16, "/dev/shm": 16, "/run": 64, "/root": 64,  # noqa: S108
 }  # fmt: skip
 _COVER_BYTES = 64 << 10
-
-
-def physical_memory() -> int:
-    """Return the machine's memory in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @attrs.frozen(kw_only=True)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import hyperscan
 
+from slapenir.scan.detect import HeldBack
 from slapenir.scan.foreign_rules import Rule
 from slapenir.scan.foreign_shapes import CONTEXT, Shape
 
@@ -142,7 +143,7 @@ def _compile(expressions: Sequence[bytes]) -> hyperscan.Database | None:
     return database
 
 
-class ForeignDetector:
+class ForeignDetector(HeldBack):
     """Watch one stream and release only what is known to be part of no token.
 
     ``found`` is the token that begins first, with offsets in the stream: the first of what
@@ -150,20 +151,13 @@ class ForeignDetector:
     any more.  It may be set by ``finish``, because the end of the stream is an edge.
     """
 
-    __slots__ = ("_before", "_eased", "_engine", "_held", "_released", "found")
+    __slots__ = ("_before", "_engine", "found")
 
     def __init__(self, engine: ForeignEngine) -> None:
+        super().__init__()
         self._engine = engine
         self._before = b""  # the last bytes before _held
-        self._held = b""
-        self._eased = 0  # how many bytes of _held were let go and are only kept to be scanned
-        self._released = 0  # how many bytes came before _held
         self.found: ForeignMatch | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether bytes are held back that have not been let go."""
-        return len(self._held) > self._eased
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes that are now known to be part of no token."""
@@ -181,21 +175,12 @@ class ForeignDetector:
         self._held = window[live:]
         return data if whole else window[base + eased : live]
 
-    def ease(self, most: int) -> bytes:
-        """Let go of what is held, if that is at most ``most`` bytes; it is still scanned."""
-        if len(self._held) > most or self.found is not None:
-            return b""
-        eased, self._eased = self._eased, len(self._held)
-        return self._held[eased:]
-
     def finish(self) -> bytes:
         """Return what was held: the stream is over.  Look at ``found`` after it."""
         window = self._before + self._held
         if self.found is not None or self._judge(window, len(window)):
             return b""
-        held, self._held = self._held[self._eased :], b""
-        self._eased = 0
-        return held
+        return self._take_rest()
 
     def _judge(self, window: bytes, limit: int) -> bool:
         """Set ``found`` to the first token that begins before ``limit``; return whether it is."""
@@ -206,6 +191,5 @@ class ForeignDetector:
         shift = self._released - base
         start, end, kind = matches[0]
         self.found = ForeignMatch(start + shift, end + shift, kind)
-        self._held = b""
-        self._eased = 0
+        self._take_rest()
         return True
